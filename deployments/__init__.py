@@ -1,0 +1,1 @@
+"""How flows come to run: command line, runner, embedded server, schedules."""

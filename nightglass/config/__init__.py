@@ -1,0 +1,62 @@
+"""Typed configuration: the observatory file and the camera files."""
+
+from nightglass.config.camera import (
+    Amplifier,
+    CalibrationRule,
+    Camera,
+    Detector,
+    Dialect,
+    GroupRule,
+    KindRule,
+    MissingCalibration,
+    QualityRule,
+    StepEntry,
+    TimeRule,
+)
+from nightglass.config.loading import load_camera, load_observatory, packaged_cameras
+from nightglass.config.observatory import (
+    Cluster,
+    Dispatch,
+    Limits,
+    NightRule,
+    Notices,
+    Observatory,
+    Prefect,
+    Reduction,
+    Site,
+    Smtp,
+    Source,
+)
+from nightglass.config.section import Section, choose, load_toml, validate
+
+__all__ = [
+    "Amplifier",
+    "CalibrationRule",
+    "Camera",
+    "Cluster",
+    "Detector",
+    "Dialect",
+    "Dispatch",
+    "GroupRule",
+    "KindRule",
+    "Limits",
+    "MissingCalibration",
+    "NightRule",
+    "Notices",
+    "Observatory",
+    "Prefect",
+    "QualityRule",
+    "Reduction",
+    "Section",
+    "Site",
+    "Smtp",
+    "Source",
+    "StepEntry",
+    "TimeRule",
+    "choose",
+    "load_camera",
+    "load_observatory",
+    "load_toml",
+    "packaged_cameras",
+    "validate",
+]

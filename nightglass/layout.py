@@ -1,0 +1,80 @@
+"""Every path that Nightglass writes, as a pure function of keys.
+
+``<root>/<camera>/<night>/{reduced,quicklook,masters,stacks,reports,logs,archive}/...``;
+text from headers passes `nightglass.model.sanitize` before it comes near a path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightglass.model import ExposureRef, MasterRef, Night, Stage, sanitize
+
+__all__ = ["Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The directory tree below one root."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The SQLite ledger that is used when no other is configured."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def run(self) -> Path:
+        """What the processes that run now tell each other: locks, addresses, pids."""
+        return self.root / "run"
+
+    @property
+    def prefect_home(self) -> Path:
+        """Home of the embedded Prefect server."""
+        return self.root / "prefect"
+
+    def night(self, camera: str, night: Night) -> Path:
+        """Return the directory of one night of one camera."""
+        return self.root / sanitize(camera) / night.label
+
+    def reduced(self, ref: ExposureRef) -> Path:
+        """Return the reduced product of an exposure."""
+        return self.night(ref.camera, ref.night) / "reduced" / f"{ref.name}.fits"
+
+    def quicklook(self, ref: ExposureRef) -> Path:
+        """Return the quick-look picture of an exposure."""
+        return self.night(ref.camera, ref.night) / "quicklook" / f"{ref.name}.png"
+
+    def master(self, ref: MasterRef) -> Path:
+        """Return the path of a master; its id is part of the name, so no master is ever overwritten."""
+        parts = [ref.kind.value, ref.detector, ref.filter, ref.binning if ref.binning != "1x1" else ""]
+        if ref.exposure_time_s:
+            parts.append(f"{ref.exposure_time_s:g}s".replace(".", "p"))
+        stem = "-".join(sanitize(part) for part in parts if part)
+        return self.night(ref.camera, ref.night) / "masters" / f"{stem}-{ref.master_id[:8]}.fits"
+
+    def stack(self, camera: str, night: Night, group_id: str) -> Path:
+        """Return the stack of a group."""
+        return self.night(camera, night) / "stacks" / f"{sanitize(group_id.rsplit('/', 1)[-1])}.fits"
+
+    def report(self, camera: str, night: Night, stage: Stage, suffix: str) -> Path:
+        """Return a report of a stage; suffix is ``.html``, ``.txt``, ``.csv`` and the like."""
+        return self.night(camera, night) / "reports" / f"{night.label}-{stage.value}{suffix}"
+
+    def exposure_log(self, camera: str, night: Night) -> Path:
+        """Return the table of all exposures of a night."""
+        return self.night(camera, night) / "reports" / f"{night.label}-exposures.csv"
+
+    def errors(self, camera: str, night: Night, suffix: str) -> Path:
+        """Return the cumulative error report; suffix is ``.txt`` or ``.csv``."""
+        return self.night(camera, night) / "reports" / f"{night.label}-errors{suffix}"
+
+    def log(self, camera: str, night: Night) -> Path:
+        """Return the log file of a night."""
+        return self.night(camera, night) / "logs" / f"{night.label}.log"
+
+    def archive(self, camera: str, night: Night, exposure: str) -> Path:
+        """Return the directory of the archived cube of an exposure."""
+        return self.night(camera, night) / "archive" / sanitize(exposure)

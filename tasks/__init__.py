@@ -1,0 +1,1 @@
+"""Policy around the library: retries, ledger transitions, artifacts."""
