@@ -26,6 +26,7 @@ __all__ = [
     "Product",
     "ProductKind",
     "Quality",
+    "Sighting",
     "Stage",
     "State",
     "StepRecord",
@@ -232,6 +233,27 @@ class ExposureRef(_Record):
     def revised(self, revision: int) -> ExposureRef:
         """Return the same reference under another revision number."""
         return replace(self, revision=revision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting(_Record):
+    """A file as a sensor saw it, before anybody looked inside.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+    mtime_ns, inode : int
+        As `os.stat` gives them.
+    seen_at : datetime
+        Aware, UTC.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+    inode: int
+    seen_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
