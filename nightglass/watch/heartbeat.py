@@ -1,0 +1,86 @@
+"""The heartbeat: what the watch does now, as a small JSON file that others read."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nightglass.errors import Misconfigured
+
+__all__ = ["Heartbeat", "read_heartbeats", "write_heartbeat"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """One beat.
+
+    Attributes
+    ----------
+    at, started : float
+        Now, and the start of the watch, in epoch seconds. A beat older than a few seconds is that of a
+        watch that hangs or is gone.
+    phase : str
+        ``starting``, ``watching``, ``draining`` or ``stopped``.
+    counts : dict
+        ``<camera>/<night>`` -> state -> number of exposures.
+    queued, running : int
+        Groups ready, and groups given to an executor.
+    lag_s : float
+        How long the oldest ready group has waited.
+    breaker : dict
+        ``state``, ``reason``, ``since``, ``trips``.
+    sources : list of dict
+        ``camera``, ``directory``, ``night``, ``state``, ``error``.
+    alarms : list of dict
+        ``subject``, ``text``, ``since``.
+    """
+
+    pid: int
+    at: float
+    started: float
+    phase: str
+    cameras: list[str]
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    queued: int = 0
+    running: int = 0
+    lag_s: float = 0.0
+    breaker: dict[str, Any] = field(default_factory=dict)
+    cluster: str = ""
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_heartbeat(path: Path, beat: Heartbeat) -> None:
+    """Put a beat in place of the last one; a reader sees the one or the other, whole."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # no fsync: after a power cut nobody wants to know what the watch did before
+    part.write_text(json.dumps(asdict(beat)))
+    part.replace(path)
+
+
+def read_heartbeats(directory: Path) -> tuple[Heartbeat, ...]:
+    """Return the last beat of every watch that ever ran under a root, newest first.
+
+    Parameters
+    ----------
+    directory : Path
+        `nightglass.layout.Layout.run`.
+
+    Raises
+    ------
+    Misconfigured
+        If a file is not what `write_heartbeat` writes.
+    """
+    beats = []
+    for path in directory.glob("watch*.json"):
+        try:
+            beats.append(Heartbeat(**json.loads(path.read_text())))
+        except FileNotFoundError:
+            continue  # a watch that just stopped
+        except (ValueError, TypeError) as error:
+            message = f"{path} is not the heartbeat of a watch: {error}"
+            raise Misconfigured(message, remedy="delete it; a watch writes it anew every second") from error
+    return tuple(sorted(beats, key=lambda beat: beat.at, reverse=True))
