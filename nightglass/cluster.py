@@ -19,10 +19,12 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -403,7 +405,11 @@ def _withdraw(path: Path) -> None:
 def _attach(address: str) -> _DaskPool:
     import distributed
 
+    host, _, port = address.rpartition("://")[2].rpartition(":")
     try:
+        # asked first, because a client tries again and again until its time is out
+        if port.isdigit():
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
         client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         message = f"no Dask scheduler answers at {address}: {error}"
@@ -451,7 +457,9 @@ def _local(config: Cluster) -> Any:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        # None would still serve on port 8787; what is served is a health page without the dashboard
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
         memory_limit=f"{config.memory_mib}MiB",
         silence_logs=logging.CRITICAL,
         preload=preload,
@@ -461,10 +469,11 @@ def _local(config: Cluster) -> Any:
 def _from_factory(config: Cluster) -> Any:
     module, _, name = config.factory.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), name)
-        return factory(**config.options)
+        cluster = getattr(importlib.import_module(module), name)(**config.options)
+        if not isinstance(cluster.scheduler_address, str):
+            raise TypeError(name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        message = f"cluster.factory {config.factory!r} can't be called: {error}"
+        message = f"cluster.factory {config.factory!r} does not make a cluster: {error}"
         raise Misconfigured(
             message, remedy="write it as module:Class, with its arguments in cluster.options"
         ) from error
@@ -477,6 +486,7 @@ def _signals_kept_from_children() -> Iterator[None]:
     Ctrl-C and a service manager signal the whole process group. The watch then drains, for which its workers must
     live on; they end with it, because each watches its parent.
     """
+    resource_tracker.ensure_running()  # started later, by the thread that spawns, it would unblock both signals there
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
