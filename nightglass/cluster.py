@@ -21,22 +21,24 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
 from nightglass.errors import Misconfigured, NightglassError, Retryable
 from nightglass.layout import Layout
+from nightglass.pool import Pool, PoolBase, SerialPool, Worker
 
 if TYPE_CHECKING:
     import distributed
 
     from nightglass.config import Cluster
 
-__all__ = ["Pool", "SerialPool", "Worker", "connect", "start"]
+__all__ = ["Pool", "SerialPool", "Worker", "connect", "published_address", "start"]
 
 log = logging.getLogger(__name__)
 
@@ -52,115 +54,9 @@ _ENVIRONMENT = {
 _CONNECT_S = 5.0
 _WORKERS_S = 60.0
 _CLOSE_S = 10.0
+_WIDTH_S = 2.0
 _RESULT_S = 60.0
 """Time to fetch a result that is known to be there: results are small."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """One worker; ``pid`` is 0 where it runs on another host."""
-
-    address: str
-    pid: int = 0
-
-
-class Pool(Protocol):
-    """Runs pure functions elsewhere."""
-
-    @property
-    def address(self) -> str:
-        """Address under which another process can `connect`; empty where there is none."""
-
-    def submit(
-        self, function: Callable[..., Any], *args: Any, key: str | None = None, priority: int = 0
-    ) -> Future[Any]:
-        """Start ``function(*args)`` and return its future.
-
-        Parameters
-        ----------
-        function : callable
-            Importable by the workers; the same arguments may be computed twice, so every effect must be keyed.
-        key : str, optional
-            What is computed, for error messages; need not be unique.
-        priority : int
-            Higher runs first; equal ones in the order of submission.
-
-        Raises
-        ------
-        Retryable
-            By the future: if the workers died, or the cluster went away.
-        """
-
-    def map_small(
-        self, function: Callable[..., Any], items: Iterable[Any], *, priority: int = 0, timeout: float | None = None
-    ) -> list[Any]:
-        """Return ``function(item)`` for each item, in order; the first error is raised."""
-
-    def workers(self) -> tuple[Worker, ...]:
-        """Return the workers that are alive."""
-
-    def close(self) -> None:
-        """Stop what this pool started; twice is once."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-class _Closing:
-    """What every pool shares."""
-
-    def map_small(
-        self, function: Callable[..., Any], items: Iterable[Any], *, priority: int = 0, timeout: float | None = None
-    ) -> list[Any]:
-        """See `Pool.map_small`."""
-        futures = [self.submit(function, item, priority=priority) for item in items]
-        try:
-            return [future.result(timeout) for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
-
-    def submit(
-        self, function: Callable[..., Any], *args: Any, key: str | None = None, priority: int = 0
-    ) -> Future[Any]:
-        """See `Pool.submit`."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """See `Pool.close`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class SerialPool(_Closing):
-    """Computes in the calling thread: for one exposure at a prompt, and for tests that need no cluster."""
-
-    @property
-    def address(self) -> str:
-        """Empty: nobody can connect to a thread."""
-        return ""
-
-    def submit(
-        self, function: Callable[..., Any], *args: Any, key: str | None = None, priority: int = 0
-    ) -> Future[Any]:
-        """Compute now and return a future that is done."""
-        del key, priority
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-        try:
-            future.set_result(function(*args))
-        except Exception as error:  # noqa: BLE001 - handed on, to whoever asks for the result
-            future.set_exception(error)
-        return future
-
-    def workers(self) -> tuple[Worker, ...]:
-        """Return this process."""
-        return (Worker("", os.getpid()),)
 
 
 @dataclass(order=True)
@@ -186,7 +82,7 @@ class _Entry:
             self.future.set_result(result)
 
 
-class _DaskPool(_Closing):
+class _DaskPool(PoolBase):
     """A `Pool` over a Dask client."""
 
     def __init__(self, client: distributed.Client, cluster: Any = None, *, published: Path | None = None) -> None:
@@ -197,6 +93,8 @@ class _DaskPool(_Closing):
         self._count = itertools.count()
         self._waiting: list[_Entry] = []
         self._running: dict[int, _Entry] = {}
+        self._known_width = 1
+        self._width_until = 0.0
         self._closed = False
 
     @property
@@ -311,11 +209,14 @@ class _DaskPool(_Closing):
         self._feed()
 
     def _width(self) -> int:
-        if self._cluster is not None and hasattr(self._cluster, "scheduler_info"):
-            workers = self._cluster.scheduler_info.get("workers", {})
-        else:
-            workers = self._client.scheduler_info(n_workers=-1).get("workers", {})
-        return max(1, sum(int(worker.get("nthreads", 1)) for worker in workers.values()))
+        """Return how many calls the workers can run at once, by what was known a moment ago."""
+        now = time.monotonic()
+        if now >= self._width_until:
+            with contextlib.suppress(OSError, TimeoutError, RuntimeError):  # a lost scheduler shows in the futures
+                workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+                self._known_width = max(1, sum(int(worker["nthreads"]) for worker in workers))
+            self._width_until = now + _WIDTH_S
+        return self._known_width
 
 
 def _translate(name: str, error: BaseException) -> BaseException:
