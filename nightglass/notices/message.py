@@ -21,7 +21,7 @@ from nightglass.model import content_key
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["Notice", "mail_message"]
+__all__ = ["Notice", "mail_message", "one_line", "printable"]
 
 _SUBJECT_LIMIT = 200
 _TOTAL_LIMIT = 16 * 1024 * 1024
