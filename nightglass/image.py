@@ -71,6 +71,8 @@ class Image:
         What quality rules look at: seeing, background, noise, sources...
     history : tuple of StepRecord
         What was done so far.
+    sky : ndarray of float32, (ny, nx), or None
+        The sky that the step ``background`` measured and left in `data`.
     """
 
     data: NDArray[np.float32]
@@ -84,6 +86,7 @@ class Image:
     catalogue: Table | None = None
     measured: dict[str, float] = field(default_factory=dict)
     history: tuple[StepRecord, ...] = ()
+    sky: NDArray[np.float32] | None = None
 
     def with_(self, **changes: Any) -> Image:
         """Return a copy in which the given attributes are replaced."""
