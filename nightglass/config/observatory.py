@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from nightglass.config.section import Section
+from nightglass.errors import Misconfigured
 
 __all__ = [
     "Cluster",
@@ -150,7 +151,10 @@ class NightRule(Section):
     def _is_a_due_time(cls, value: str) -> str:
         from nightglass.nights import parse_due  # the parser knows the grammar; imported late, it needs this package
 
-        parse_due(value)
+        try:
+            parse_due(value)
+        except Misconfigured as error:
+            raise ValueError(str(error)) from None  # so that the file and the key are named with it
         return value
 
 
