@@ -1,0 +1,37 @@
+"""The ledger: nothing lost, nothing twice."""
+
+from nightglass.ledger.ledger import Ledger
+from nightglass.ledger.records import (
+    FINAL_STATES,
+    Difference,
+    DifferenceKind,
+    Entry,
+    ErrorSummary,
+    Event,
+    GroupRecord,
+    Lease,
+    NightRecord,
+    Reconciliation,
+    RunRecord,
+    StageLease,
+    StageRecord,
+    StageState,
+)
+
+__all__ = [
+    "FINAL_STATES",
+    "Difference",
+    "DifferenceKind",
+    "Entry",
+    "ErrorSummary",
+    "Event",
+    "GroupRecord",
+    "Lease",
+    "Ledger",
+    "NightRecord",
+    "Reconciliation",
+    "RunRecord",
+    "StageLease",
+    "StageRecord",
+    "StageState",
+]
