@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from nightglass.config import NightRule, Site
 
 __all__ = ["DueTimes", "due_times"]
-
-_log = logging.getLogger(__name__)
 
 _FALLBACK = {Stage.MIDWAY: Hours(16), Stage.FINAL: Hours(48)}
 _CATCH_UP = timedelta(minutes=15)
