@@ -28,7 +28,7 @@ class OverscanSettings(Section):
     """How the level is measured, and how it may change along the detector."""
 
     method: Literal["clipped", "median", "mean"] = "clipped"
-    """How the pixels of a line are averaged; the median of whole numbers is a whole or a half number, hence ``clipped``."""
+    """How the pixels of a line are averaged; a median of whole numbers is a whole or half number: too coarse."""
     fit: Literal["smooth", "line", "polynomial", "constant"] = "smooth"
     """How the level follows the lines: smoothed over `window`, line by line, a polynomial of `order`, or one value."""
     window: int = Field(31, ge=3)
@@ -128,12 +128,12 @@ def _measure(image: Image, amplifier: AmplifierView, settings: OverscanSettings)
 def _covered(data: slice, overscan: slice) -> float:
     """Return which fraction of the data section's lines along one axis the overscan covers."""
     common = min(data.stop, overscan.stop) - max(data.start, overscan.start)
-    return max(common, 0) / max(data.stop - data.start, 1)
+    return float(max(common, 0) / max(data.stop - data.start, 1))
 
 
 def _averages(lines: Array, settings: OverscanSettings) -> tuple[Array, float]:
     """Average each line; return the averages (NaN for lines without pixels) and the clipped scatter about them."""
-    empty = ~np.isfinite(lines).any(axis=1)
+    empty = np.asarray(~np.isfinite(lines).any(axis=1))
     filled = np.where(empty[:, None], 0.0, lines)
     middle = np.nanmedian(filled, axis=1)
     residual = filled - middle[:, None]
@@ -169,8 +169,8 @@ def _follow(averages: Array, wanted: Array, settings: OverscanSettings) -> Array
 def _polynomial(index: Array, averages: Array, wanted: Array, settings: OverscanSettings) -> Array:
     keep = np.ones(len(index), dtype=bool)
     degree = min(settings.order, len(index) - 1)
-    domain = [float(index[0]), float(index[-1]) if index[-1] > index[0] else float(index[0]) + 1.0]
-    fitted = np.polynomial.Legendre.fit(index, averages, degree, domain=domain)
+    first, last = float(index[0]), max(float(index[-1]), float(index[0]) + 1)
+    fitted = np.polynomial.Legendre.fit(index, averages, degree, domain=[first, last])
     for _ in range(3):
         residual = averages - fitted(index)
         spread = _MAD_TO_SIGMA * float(np.median(np.abs(residual[keep])))
@@ -178,8 +178,8 @@ def _polynomial(index: Array, averages: Array, wanted: Array, settings: Overscan
         if spread <= 0 or int(inside.sum()) <= degree + 1:
             break
         keep = inside
-        fitted = np.polynomial.Legendre.fit(index[keep], averages[keep], degree, domain=domain)
-    return np.asarray(fitted(np.clip(wanted, *domain)))
+        fitted = np.polynomial.Legendre.fit(index[keep], averages[keep], degree, domain=[first, last])
+    return np.asarray(fitted(np.clip(wanted, first, last)))
 
 
 STEP = Step(

@@ -47,7 +47,7 @@ class SourcesSettings(Section):
     aperture: float = Field(5.0, gt=0)
     """Radius of the fixed aperture in pixels."""
     saturated: Literal["flag", "mask"] = "flag"
-    """``flag`` keeps a saturated star as one source, marked in DQ; ``mask`` leaves the pixels out and makes it a ring."""
+    """``flag`` keeps a saturated star as one source, marked in DQ; ``mask`` leaves its pixels out: a ring."""
     limit: int = Field(100_000, ge=1)
     """Sources kept, brightest first."""
 

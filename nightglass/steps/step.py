@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from nightglass.image import Image
 
 __all__ = [
-    "Apply",
     "CORRECTED",
+    "Apply",
     "Cards",
     "LoadedMaster",
     "Step",
