@@ -33,8 +33,10 @@ class ReadyItem:
         When it became ready, on the clock that `Dispatch.take` is told.
     calibration : bool
         Whether masters are made of it.
-    exposures : int
-        How many members it has.
+    members : tuple of str
+        The exposures that are to be claimed.
+    rule : str
+        Name of its group rule; empty for a group of one.
     """
 
     group_id: str
@@ -43,7 +45,8 @@ class ReadyItem:
     started_at: float
     ready_at: float
     calibration: bool = False
-    exposures: int = 1
+    members: tuple[str, ...] = ()
+    rule: str = ""
 
 
 _Placed = tuple[float, int, ReadyItem]
@@ -74,6 +77,9 @@ class _Lane:
         self._calibrating += item.calibration
         heapq.heappush(self._calibrations if item.calibration else self._science, (-item.started_at, number, item))
         heapq.heappush(self._by_age, (item.ready_at, number, item))
+
+    def get(self, number: int) -> ReadyItem:
+        return self._live[number]
 
     def forget(self, number: int) -> ReadyItem:
         item = self._live.pop(number)
@@ -136,6 +142,11 @@ class Dispatch:
 
     def __contains__(self, group_id: object) -> bool:
         return group_id in self._numbers
+
+    def get(self, group_id: str) -> ReadyItem | None:
+        """Return a queued group, or None."""
+        place = self._numbers.get(group_id)
+        return None if place is None else self._lanes[place[0]].get(place[1])
 
     def add(self, item: ReadyItem) -> None:
         """Queue a group; one with an id that is queued already takes that one's place."""

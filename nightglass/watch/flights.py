@@ -7,6 +7,7 @@ tell only how far a job came, which decides what may be taken back without loss,
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -53,8 +54,14 @@ class Flight:
         Group id (empty: the job) -> how far it came.
     pending : dict
         Group id -> exposure ids whose leases are not over.
+    begun : bool
+        Whether anything of it came as far as WORKING.
     done_at : float or None
         When all its work was over.
+    flow_run_id : str
+        Of the Prefect flow run that shows it, once it is known.
+    started_at : float
+        As `launched_at`, in epoch seconds, for people.
     """
 
     job: Job
@@ -64,7 +71,10 @@ class Flight:
     progress_at: float
     phases: dict[str, JobPhase] = field(default_factory=dict)
     pending: dict[str, set[str]] = field(default_factory=dict)
+    begun: bool = False
     done_at: float | None = None
+    flow_run_id: str = ""
+    started_at: float = field(default_factory=time.time)
 
     def phase(self, group_id: str = "") -> JobPhase:
         """Return how far the job, or one group of it, came; a job of one group speaks for its group."""
@@ -80,11 +90,6 @@ class Flight:
         if self.job.kind is not JobKind.GROUP:
             return self.phase() is JobPhase.WORKING
         return any(self.phase(group_id) is JobPhase.WORKING for group_id in self.pending)
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything of it came as far as WORKING."""
-        return any(phase.rank >= JobPhase.WORKING.rank for phase in self.phases.values())
 
 
 class Flights:
@@ -115,13 +120,13 @@ class Flights:
         flight = self._flights.get(report.job_id)
         if flight is None:
             return None
+        flight.flow_run_id = report.flow_run_id or flight.flow_run_id
         before = flight.phases.get(report.group_id, JobPhase.ACCEPTED)
         if report.phase.rank > before.rank:  # phases go forward, whatever order the pipe gives them
             flight.phases[report.group_id] = report.phase
             flight.progress_at = now
-        over = report.phase.rank >= JobPhase.DONE.rank and not report.group_id
-        if over and flight.job.kind is not JobKind.GROUP and flight.done_at is None:
-            flight.done_at = now
+        flight.begun = flight.begun or report.phase in (JobPhase.WORKING, JobPhase.DONE)
+        self._note_done(flight, now)
         return flight
 
     def settle(self, job_id: str, exposure_ids: Iterable[str], now: float) -> None:
@@ -136,8 +141,7 @@ class Flights:
                 open_ids -= over
             if not open_ids:
                 del flight.pending[group_id]
-        if flight.job.kind is JobKind.GROUP and not flight.pending and flight.done_at is None:
-            flight.done_at = now
+        self._note_done(flight, now)
 
     def land(self, job_id: str) -> Flight | None:
         """Forget a flight: it ended, or was taken back."""
@@ -164,6 +168,17 @@ class Flights:
     def verdicts(self, now: float) -> tuple[Verdict, ...]:
         """Return the flights that are in trouble now."""
         return tuple(verdict for flight in self._flights.values() if (verdict := _judge(flight, now)) is not None)
+
+    def _note_done(self, flight: Flight, now: float) -> None:
+        if flight.done_at is not None or flight.pending:
+            return
+        # what a rule asks for beyond the exposures (a stack) has no lease: there the call must have returned
+        beyond = [group.group_id for group in flight.job.groups if group.rule]
+        if flight.job.kind is not JobKind.GROUP:
+            beyond = [""]
+        ended = flight.phases.get("") is JobPhase.ENDED
+        if ended or all(flight.phase(name).rank >= JobPhase.DONE.rank for name in beyond):
+            flight.done_at = now
 
     def retreatable(self) -> tuple[tuple[Flight, tuple[str, ...]], ...]:
         """Return flights outside the dark with the groups of them that have not begun, for the breaker's opening."""
