@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from nightglass.ledger.records import Entry
-from nightglass.ledger.rows import as_entry, as_json, blame, chunks, find, find_all
+from nightglass.ledger.rows import as_entry, as_json, blame, by_key, find, find_all
+from nightglass.ledger.statements import Row, Statement, upsert
 from nightglass.ledger.store import Store
 from nightglass.ledger.tables import entries, products, revisions, sequences
-from nightglass.ledger.transitions import Move, Row, Transaction, upserting
+from nightglass.ledger.transitions import Move, Transaction
 from nightglass.model import ExposureRef, Night, Sighting, State
 
 __all__ = ["Arrivals"]
 
-_CHUNK = 400
 _DUPLICATE = "Duplicate"
 _FORGOTTEN: dict[str, Any] = dict.fromkeys(
     (
@@ -30,37 +31,37 @@ _FORGOTTEN: dict[str, Any] = dict.fromkeys(
 """What a replaced file makes void; the exposure id stays reserved."""
 _BLANK: dict[str, Any] = {**_FORGOTTEN, "exposure_id": None, "token": None, "owner": None, "lease_until": None}
 
-_BY_PATHS = select(entries).where(
-    entries.c.camera == bindparam("camera"), entries.c.path.in_(bindparam("paths", expanding=True))
-)
-_TWIN = (
-    select(entries)
-    .where(
-        entries.c.night == bindparam("night"),
-        entries.c.camera == bindparam("camera"),
-        entries.c.content_id == bindparam("content_id"),
-        entries.c.key != bindparam("key"),
-        entries.c.exposure_id.is_not(None),
-    )
-    .order_by(entries.c.key)
-    .limit(1)
-)
-_COPIES = select(entries).where(
+_SAME_CONTENT = (
     entries.c.night == bindparam("night"),
     entries.c.camera == bindparam("camera"),
     entries.c.content_id == bindparam("content_id"),
-    entries.c.state == State.SKIPPED.value,
-    entries.c.cause == _DUPLICATE,
 )
-_ID_TAKEN = select(entries.c.key).where(
-    entries.c.exposure_id == bindparam("exposure_id"), entries.c.key != bindparam("key")
+_BY_PATH = Statement(
+    select(entries).where(entries.c.path == bindparam("path"), entries.c.camera == bindparam("camera"))
 )
-_FORMER = select(revisions.c.record).where(
-    revisions.c.key == bindparam("key"),
-    revisions.c.revision == bindparam("revision"),
-    revisions.c.state == State.REDUCED.value,
+# sorted afterwards: an ORDER BY key would make SQLite walk through the night in that order
+_TWINS = Statement(
+    select(entries).where(*_SAME_CONTENT, entries.c.key != bindparam("of_key"), entries.c.exposure_id.is_not(None))
 )
-_SUPERSEDE = update(products).where(products.c.subject == bindparam("of")).values(superseded=bindparam("flag"))
+_COPIES = Statement(
+    select(entries).where(*_SAME_CONTENT, entries.c.state == State.SKIPPED.value, entries.c.cause == _DUPLICATE)
+)
+_ID_TAKEN = Statement(
+    select(entries.c.key).where(entries.c.exposure_id == bindparam("exposure_id"), entries.c.key != bindparam("of_key"))
+)
+_FORMER = Statement(
+    select(revisions.c.record).where(
+        revisions.c.key == bindparam("of_key"),
+        revisions.c.revision == bindparam("revision"),
+        revisions.c.state == State.REDUCED.value,
+    )
+)
+_SUPERSEDE = Statement(
+    update(products).where(products.c.subject == bindparam("of_subject")).values(superseded=bindparam("flag"))
+)
+_NEW_ENTRY = Statement(insert(entries))
+_NEW_REVISION = Statement(insert(revisions))
+_DRAW = upsert(sequences, adding=["last"], returning="last")
 
 
 class Arrivals:
@@ -115,7 +116,7 @@ class Arrivals:
         """
         at = self._clock() if now is None else now
         with self._store.write() as transaction:
-            row = find(transaction.connection, key)
+            row = by_key(transaction.connection, key) or find(transaction.connection, key)
             if row["state"] != State.SEEN or revision not in (None, row["revision"]):
                 return as_entry(row)
             return as_entry(_complete(transaction, row, ref, at=at))
@@ -181,11 +182,8 @@ class Arrivals:
 
 
 def _by_paths(connection: Connection, camera: str, sightings: Sequence[Sighting]) -> dict[str, Row]:
-    found: dict[str, Row] = {}
-    for some in chunks((str(item.path) for item in sightings), _CHUNK):
-        rows = connection.execute(_BY_PATHS, {"camera": camera, "paths": some}).mappings()
-        found.update({row["path"]: row for row in rows})
-    return found
+    rows = (_BY_PATH.one(connection, path=str(item.path), camera=camera) for item in sightings)
+    return {row["path"]: row for row in rows if row is not None}
 
 
 def _is_known(sighting: Sighting, known: dict[str, Row]) -> bool:
@@ -196,7 +194,8 @@ def _is_known(sighting: Sighting, known: dict[str, Row]) -> bool:
 def _insert(transaction: Transaction, sightings: Sequence[Sighting], *, camera: str, night: Night) -> dict[str, Row]:
     if not sightings:
         return {}
-    last = _draw(transaction, camera=camera, night=night, count=len(sightings))
+    drawn = _DRAW(transaction.connection, night=night.label, camera=camera, last=len(sightings))
+    last = int(drawn.scalar_one())
     first = last - len(sightings) + 1
     rows: list[dict[str, Any]] = [
         {
@@ -218,20 +217,10 @@ def _insert(transaction: Transaction, sightings: Sequence[Sighting], *, camera: 
         }
         for number, sighting in enumerate(sightings, start=first)
     ]
-    transaction.connection.execute(insert(entries), rows)
+    _NEW_ENTRY.many(transaction.connection, rows)
     for row in rows:
         transaction.appear(row)
     return {row["path"]: row for row in rows}
-
-
-def _draw(transaction: Transaction, *, camera: str, night: Night, count: int) -> int:
-    statement = upserting(transaction.connection.dialect.name)(sequences)
-    statement = statement.on_conflict_do_update(
-        index_elements=[sequences.c.night, sequences.c.camera],
-        set_={"last": sequences.c.last + statement.excluded.last},
-    ).returning(sequences.c.last)
-    drawn = transaction.connection.execute(statement, {"night": night.label, "camera": camera, "last": count})
-    return int(drawn.scalar_one())
 
 
 def _follow(transaction: Transaction, row: Row, sighting: Sighting) -> Row:
@@ -239,18 +228,11 @@ def _follow(transaction: Transaction, row: Row, sighting: Sighting) -> Row:
     seen: dict[str, Any] = {"size": sighting.size, "mtime_ns": sighting.mtime_ns, "seen_at": at}
     if row["state"] == State.SEEN:
         return transaction.change(row, **seen)
-    transaction.connection.execute(
-        insert(revisions),
-        {
-            "key": row["key"],
-            "revision": row["revision"],
-            "at": at,
-            "state": row["state"],
-            "record": as_json(dict(row)),
-        },
-    )
+    connection = transaction.connection
+    record = {"revision": row["revision"], "state": row["state"], "record": as_json(dict(row))}
+    _NEW_REVISION(connection, key=row["key"], at=at, **record)
     if row["exposure_id"]:
-        transaction.connection.execute(_SUPERSEDE, {"of": row["exposure_id"], "flag": 1})
+        _SUPERSEDE(connection, of_subject=row["exposure_id"], flag=1)
         _release_copies(transaction, row, at=at)
     return transaction.move(
         row,
@@ -266,15 +248,15 @@ def _follow(transaction: Transaction, row: Row, sighting: Sighting) -> Row:
 
 def _complete(transaction: Transaction, row: Row, ref: ExposureRef, *, at: float) -> Row:
     connection = transaction.connection
-    same = {"night": ref.night.label, "camera": row["camera"], "content_id": ref.content_id, "key": row["key"]}
-    twin = connection.execute(_TWIN, same).mappings().one_or_none()
-    if twin is not None:
-        return _duplicate(transaction, row, ref, twin, at=at)
-    former = connection.execute(_FORMER, {"key": row["key"], "revision": row["revision"] - 1}).scalar_one_or_none()
-    if former is not None and json.loads(former)["content_id"] == ref.content_id:
-        return _restore(transaction, row, json.loads(former), at=at)
+    content = {"night": ref.night.label, "camera": row["camera"], "content_id": ref.content_id}
+    twins = _TWINS.all(connection, of_key=row["key"], **content)
+    if twins:
+        return _duplicate(transaction, row, ref, min(twins, key=itemgetter("key")), at=at)
+    former = _former(connection, row)
+    if former is not None and former["content_id"] == ref.content_id:
+        return _restore(transaction, row, former, at=at)
     exposure_id = ref.exposure_id
-    if connection.execute(_ID_TAKEN, {"exposure_id": exposure_id, "key": row["key"]}).first() is not None:
+    if _ID_TAKEN.one(connection, of_key=row["key"], exposure_id=exposure_id) is not None:
         exposure_id = f"{exposure_id}-{ref.content_id[:8]}"
     final = replace(ref, exposure_id=exposure_id, revision=row["revision"])
     return transaction.move(
@@ -291,8 +273,16 @@ def _complete(transaction: Transaction, row: Row, ref: ExposureRef, *, at: float
     )
 
 
+def _former(connection: Connection, row: Row) -> dict[str, Any] | None:
+    """Return the revision before this one, if it was reduced."""
+    if row["revision"] == 1:
+        return None
+    former = _FORMER.one(connection, of_key=row["key"], revision=row["revision"] - 1)
+    return None if former is None else dict(json.loads(former["record"]))
+
+
 def _restore(transaction: Transaction, row: Row, former: dict[str, Any], *, at: float) -> Row:
-    transaction.connection.execute(_SUPERSEDE, {"of": former["exposure_id"], "flag": 0})
+    _SUPERSEDE(transaction.connection, of_subject=former["exposure_id"], flag=0)
     kept = {name: former[name] for name in _FORGOTTEN if name not in ("retry_at", "fallback")}
     return transaction.move(
         row,
@@ -350,5 +340,5 @@ def _retry(transaction: Transaction, row: Row, *, at: float, owner: str) -> Row:
 def _release_copies(transaction: Transaction, row: Row, *, at: float) -> None:
     """Let the copies of a content run, now that its first copy was replaced by something else."""
     content = {"night": row["night"], "camera": row["camera"], "content_id": row["content_id"]}
-    for copy in transaction.connection.execute(_COPIES, content).mappings().all():
+    for copy in _COPIES.all(transaction.connection, **content):
         transaction.move(copy, Move.RETRY_FILE, at=at, content_id=None, complete_at=None)

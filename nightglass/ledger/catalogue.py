@@ -13,12 +13,15 @@ from sqlalchemy import bindparam, select, update
 from nightglass.ledger.leases import save_products
 from nightglass.ledger.records import RunRecord
 from nightglass.ledger.rows import as_json
+from nightglass.ledger.statements import Row, upsert
 from nightglass.ledger.store import Store
 from nightglass.ledger.tables import masters, products, runs
-from nightglass.ledger.transitions import Row, upserting
 from nightglass.model import Kind, MasterRef, Night, Product, ProductKind
 
 __all__ = ["Catalogue"]
+
+_SAVE_MASTER = upsert(masters)
+_SAVE_RUN = upsert(runs)
 
 
 class Catalogue:
@@ -71,11 +74,7 @@ class Catalogue:
             "at": at,
         }
         with self._store.write() as transaction:
-            statement = upserting(transaction.connection.dialect.name)(masters)
-            changed = {name: statement.excluded[name] for name in row if name != "master_id"}
-            transaction.connection.execute(
-                statement.on_conflict_do_update(index_elements=[masters.c.master_id], set_=changed), row
-            )
+            _SAVE_MASTER(transaction.connection, **row)
 
     def masters(
         self,
@@ -117,11 +116,7 @@ class Catalogue:
             "reported_at": None,
         }
         with self._store.write() as transaction:
-            statement = upserting(transaction.connection.dialect.name)(runs)
-            changed = {name: statement.excluded[name] for name in row if name != "run_id"}
-            transaction.connection.execute(
-                statement.on_conflict_do_update(index_elements=[runs.c.run_id], set_=changed), row
-            )
+            _SAVE_RUN(transaction.connection, **row)
 
     def unreported(self, limit: int = 100) -> tuple[RunRecord, ...]:
         """Return runs that are still to be reported, the first that ended coming first."""

@@ -12,9 +12,10 @@ from sqlalchemy import bindparam, or_, select
 from nightglass.errors import LeaseLost, Misconfigured, Rejected, Waiting
 from nightglass.ledger.records import Entry, GroupRecord, Lease
 from nightglass.ledger.rows import as_entry, as_json, blame, by_exposures, by_key
+from nightglass.ledger.statements import Row, Statement, upsert
 from nightglass.ledger.store import Store
 from nightglass.ledger.tables import entries, groups, products
-from nightglass.ledger.transitions import TRANSITIONS, Move, Row, Transaction, upserting
+from nightglass.ledger.transitions import TRANSITIONS, Move, Transaction
 from nightglass.model import Product, Quality, State
 
 __all__ = ["Leases", "save_products"]
@@ -22,7 +23,9 @@ __all__ = ["Leases", "save_products"]
 _LONGEST_WAIT_S = 3600.0
 _TOKEN_BYTES = 8
 
-_GROUP = select(groups.c.revision, groups.c.members).where(groups.c.group_id == bindparam("group_id"))
+_GROUP = Statement(select(groups.c.revision, groups.c.members).where(groups.c.group_id == bindparam("group_id")))
+_SAVE_GROUP = upsert(groups)
+_SAVE_PRODUCT = upsert(products)
 _READY = (
     select(entries)
     .where(
@@ -33,7 +36,7 @@ _READY = (
     .limit(bindparam("limit"))
 )
 _RUNNING = select(entries).where(entries.c.active_state == State.RUNNING.value).order_by(entries.c.key)
-_EXPIRED = _RUNNING.where(entries.c.lease_until <= bindparam("now"))
+_EXPIRED = Statement(_RUNNING.where(entries.c.lease_until <= bindparam("now")))
 
 
 class Leases:
@@ -60,10 +63,11 @@ class Leases:
         """
         at = self._clock() if now is None else now
         with self._store.write() as transaction:
-            stored = transaction.connection.execute(_GROUP, {"group_id": record.group_id}).one_or_none()
-            if stored is None or record.revision > stored.revision:
+            stored = _GROUP.one(transaction.connection, group_id=record.group_id)
+            is_new = stored is None or record.revision > stored["revision"]
+            if is_new or stored is None:
                 _save_group(transaction, record, at=at)
-            elif tuple(json.loads(stored.members)) != record.members:
+            elif tuple(json.loads(stored["members"])) != record.members:
                 return False
             rows = by_exposures(transaction.connection, record.members)
             fresh = [row for row in rows.values() if row["state"] == State.COMPLETE]
@@ -71,7 +75,7 @@ class Leases:
                 transaction.move(
                     row, Move.GROUP, at=at, group_id=record.group_id, grouped_at=at, retry_at=None, reason=record.reason
                 )
-            return bool(fresh) or stored is None or record.revision > stored.revision
+            return is_new or bool(fresh)
 
     def ready(self, camera: str | None = None, *, now: float | None = None, limit: int = 10_000) -> tuple[Entry, ...]:
         """Return entries that are grouped and due, oldest first; the wait before a further attempt is over."""
@@ -134,7 +138,7 @@ class Leases:
         timings: Mapping[str, Any] | None = None,
         publish: Callable[[], None],
         now: float | None = None,
-    ) -> Entry:
+    ) -> None:
         """Make a reduction final: check the lease, publish (rename parts to final names), record, commit.
 
         Parameters
@@ -155,7 +159,7 @@ class Leases:
             publish()
             save_products(transaction, products, night=row["night"], camera=row["camera"], at=at)
             first = row["reduced_at"] is None
-            after = transaction.move(
+            transaction.move(
                 row,
                 Move.COMMIT,
                 at=at,
@@ -168,7 +172,6 @@ class Leases:
                 reduced_at=at,
                 latency_s=at - row["seen_at"] if first else row["latency_s"],
             )
-        return as_entry(after)
 
     def give_back(
         self, lease: Lease, error: BaseException, *, max_attempts: int, retry_s: float, now: float | None = None
@@ -195,11 +198,11 @@ class Leases:
         """Take back every expired lease; with `max_attempts`, give up what expired that often."""
         at = self._clock() if now is None else now
         with self._store.read() as connection:
-            if connection.execute(_EXPIRED, {"now": at}).first() is None:
+            if not _EXPIRED.all(connection, now=at):
                 return ()
         swept = []
         with self._store.write() as transaction:
-            for row in transaction.connection.execute(_EXPIRED, {"now": at}).mappings().all():
+            for row in _EXPIRED.all(transaction.connection, now=at):
                 error = LeaseLost(f"the lease of {row['owner']} expired in attempt {row['attempts']}")
                 limit = row["attempts"] + 1 if max_attempts is None else max_attempts
                 move, values = _verdict(row, error, max_attempts=limit, retry_s=0, at=at)
@@ -273,21 +276,17 @@ class Leases:
 
 
 def _save_group(transaction: Transaction, record: GroupRecord, *, at: float) -> None:
-    values = {
-        "group_id": record.group_id,
-        "night": record.night.label,
-        "camera": record.camera,
-        "rule": record.rule,
-        "members": as_json(record.members),
-        "complete": int(record.complete),
-        "revision": record.revision,
-        "reason": record.reason,
-        "at": at,
-    }
-    statement = upserting(transaction.connection.dialect.name)(groups)
-    changed = {name: statement.excluded[name] for name in values if name != "group_id"}
-    transaction.connection.execute(
-        statement.on_conflict_do_update(index_elements=[groups.c.group_id], set_=changed), values
+    _SAVE_GROUP(
+        transaction.connection,
+        group_id=record.group_id,
+        night=record.night.label,
+        camera=record.camera,
+        rule=record.rule,
+        members=as_json(record.members),
+        complete=int(record.complete),
+        revision=record.revision,
+        reason=record.reason,
+        at=at,
     )
 
 
@@ -341,14 +340,6 @@ def _verdict(
 
 def save_products(transaction: Transaction, items: Sequence[Product], *, night: str, camera: str, at: float) -> None:
     """Record products; one of the same subject, kind and path is replaced."""
-    if not items:
-        return
-    statement = upserting(transaction.connection.dialect.name)(products)
-    names = ("night", "camera", "checksum", "size", "inputs", "superseded", "at")
-    statement = statement.on_conflict_do_update(
-        index_elements=[products.c.subject, products.c.kind, products.c.path],
-        set_={name: statement.excluded[name] for name in names},
-    )
     rows = [
         {
             "subject": item.key,
@@ -364,4 +355,5 @@ def save_products(transaction: Transaction, items: Sequence[Product], *, night: 
         }
         for item in items
     ]
-    transaction.connection.execute(statement, rows)
+    if rows:
+        _SAVE_PRODUCT.many(transaction.connection, rows)

@@ -33,7 +33,7 @@ class Ledger:
                        claim_stage, extend_stage, finish_stage, fail_stage, revoke_stages
     `Catalogue`        add_product, products, products_of, add_master, masters, find_master, record_run, unreported,
                        mark_reported
-    `Queries`          find, refs, entries, pending, counts, latencies, lag, waiting_reasons, errors, groups,
+    `Queries`          find, refs, entries, latest, pending, counts, latencies, lag, waiting_reasons, errors, groups,
                        find_group, history, holders, knows
     ================== ============================================================================================
 
@@ -170,6 +170,8 @@ class Ledger:
         self.find = queries.find
         self.refs = queries.refs
         self.entries = queries.entries
+        self.latest = queries.latest
+        self.latest = queries.latest
         self.pending = queries.pending
         self.counts = queries.counts
         self.latencies = queries.latencies

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Select, func, or_, select
 
 from nightglass.ledger.records import Entry, ErrorSummary, Event, GroupRecord
 from nightglass.ledger.rows import as_entry, by_exposures, find
+from nightglass.ledger.statements import Row
 from nightglass.ledger.store import Store
 from nightglass.ledger.tables import counters, entries, events, groups, stages
-from nightglass.ledger.transitions import Row
 from nightglass.model import ExposureRef, Kind, Night, State
 
 __all__ = ["Queries"]
@@ -89,6 +89,24 @@ class Queries:
                 keys = [row["key"] for row in by_exposures(connection, ids).values()]
             statement = statement.where(entries.c.key.in_(keys))
         return self._pages(statement)
+
+    def latest(self, night: Night, camera: str | None = None, *, limit: int = 10) -> tuple[Entry, ...]:
+        """Return the exposures of a night that were reduced last, the newest first."""
+        statement = select(entries).where(entries.c.night == night.label, entries.c.reduced_at.is_not(None))
+        if camera is not None:
+            statement = statement.where(entries.c.camera == camera)
+        statement = statement.order_by(entries.c.reduced_at.desc()).limit(limit)
+        with self._store.read() as connection:
+            return tuple(as_entry(row) for row in connection.execute(statement).mappings())
+
+    def latest(self, night: Night, camera: str | None = None, *, limit: int = 10) -> tuple[Entry, ...]:
+        """Return the reduced exposures of a night that arrived last, the newest first."""
+        statement = select(entries).where(entries.c.night == night.label, entries.c.state == State.REDUCED.value)
+        if camera is not None:
+            statement = statement.where(entries.c.camera == camera)
+        with self._store.read() as connection:
+            rows = connection.execute(statement.order_by(entries.c.key.desc()).limit(limit)).mappings()
+            return tuple(as_entry(row) for row in rows)
 
     def pending(self, camera: str | None = None) -> tuple[Entry, ...]:
         """Return entries that are SEEN or COMPLETE, oldest first: what a restarted watch has to take up again."""

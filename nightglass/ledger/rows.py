@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from nightglass.errors import Misconfigured, NightglassError
 from nightglass.ledger.records import Entry
+from nightglass.ledger.statements import Row, Statement
 from nightglass.ledger.tables import entries
-from nightglass.ledger.transitions import Row
 from nightglass.model import ExposureRef, Kind, Night, Quality, State
 
-__all__ = ["as_entry", "as_json", "blame", "by_exposures", "by_key", "chunks", "find", "find_all"]
+__all__ = ["as_entry", "as_json", "blame", "by_exposures", "by_key", "find", "find_all"]
 
-_CHUNK = 400
 _STAGES = ("seen", "complete", "grouped", "running", "reduced")
 
-_BY_KEY = select(entries).where(entries.c.key == bindparam("key"))
-_BY_EXPOSURE = select(entries).where(entries.c.exposure_id == bindparam("exposure_id"))
-_BY_PATH = select(entries).where(entries.c.path == bindparam("path")).order_by(entries.c.key.desc()).limit(1)
-_BY_EXPOSURES = select(entries).where(entries.c.exposure_id.in_(bindparam("exposure_ids", expanding=True)))
-
-T = TypeVar("T")
+_BY_KEY = Statement(select(entries).where(entries.c.key == bindparam("key")))
+_BY_EXPOSURE = Statement(select(entries).where(entries.c.exposure_id == bindparam("exposure_id")))
+_BY_PATH = Statement(select(entries).where(entries.c.path == bindparam("path")).order_by(entries.c.key.desc()).limit(1))
 
 
 def by_key(connection: Connection, key: str) -> Row | None:
     """Return the row of an entry key."""
-    return _one(connection, _BY_KEY, key=key)
+    return _BY_KEY.one(connection, key=key)
 
 
 def by_exposures(connection: Connection, exposure_ids: Iterable[str]) -> dict[str, Row]:
     """Return the rows of those exposure ids that there are."""
-    found: dict[str, Row] = {}
-    for some in chunks(exposure_ids, _CHUNK):
-        rows = connection.execute(_BY_EXPOSURES, {"exposure_ids": some}).mappings()
-        found.update({row["exposure_id"]: row for row in rows})
-    return found
+    # one by one: as fast as an IN list, which would have to be compiled for each length
+    rows = (_BY_EXPOSURE.one(connection, exposure_id=name) for name in exposure_ids)
+    return {row["exposure_id"]: row for row in rows if row is not None}
 
 
 def find(connection: Connection, name: str) -> Row:
@@ -52,9 +45,9 @@ def find(connection: Connection, name: str) -> Row:
         If there is none.
     """
     row = (
-        _one(connection, _BY_EXPOSURE, exposure_id=name)
-        or by_key(connection, name)
-        or _one(connection, _BY_PATH, path=name)
+        _BY_EXPOSURE.one(connection, exposure_id=name)
+        or _BY_KEY.one(connection, key=name)
+        or _BY_PATH.one(connection, path=name)
     )
     if row is None:
         message = f"the ledger has no exposure {name!r}"
@@ -117,14 +110,3 @@ def blame(error: BaseException) -> dict[str, str]:
     """Return reason and cause that an error leaves in a row; the text of a Nightglass error holds its remedy."""
     text = str(error) if isinstance(error, NightglassError) else f"{type(error).__name__}: {error}"
     return {"reason": text, "cause": type(error).__name__}
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of at most `size` items: a statement takes only so many parameters."""
-    iterator = iter(items)
-    while some := list(islice(iterator, size)):
-        yield some
-
-
-def _one(connection: Connection, statement: Select[Any], **parameters: str | Sequence[str]) -> Row | None:
-    return connection.execute(statement, parameters).mappings().one_or_none()

@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, or_, select, update
 
 from nightglass.errors import LeaseLost, Misconfigured, Rejected
 from nightglass.ledger.records import NightRecord, StageLease, StageRecord, StageState
 from nightglass.ledger.rows import as_json, blame
+from nightglass.ledger.statements import Row
 from nightglass.ledger.store import Store
 from nightglass.ledger.tables import nights, stages
-from nightglass.ledger.transitions import Row, Transaction
+from nightglass.ledger.transitions import Transaction
 from nightglass.model import Night, Stage
 
 __all__ = ["Stages"]
@@ -97,7 +98,8 @@ class Stages:
 
     def open_nights(self, camera: str | None = None) -> tuple[NightRecord, ...]:
         """Return the nights that are not closed, earliest first."""
-        return tuple(record for record in self.nights(camera) if record.is_open)
+        with self._store.read() as connection:
+            return _nights(connection, None, camera, nights.c.closed_at.is_(None))
 
     def close_night(self, night: Night, camera: str, *, now: float | None = None) -> NightRecord:
         """Close a night; one that is closed stays as it is.
@@ -272,8 +274,10 @@ def _named(night: Night, camera: str) -> dict[str, str]:
     return {"of_night": night.label, "of_camera": camera}
 
 
-def _nights(connection: Connection, night: Night | None, camera: str | None) -> tuple[NightRecord, ...]:
-    statement = _JOINED.order_by(*_ORDER)
+def _nights(
+    connection: Connection, night: Night | None, camera: str | None, *conditions: ColumnElement[bool]
+) -> tuple[NightRecord, ...]:
+    statement = _JOINED.where(*conditions).order_by(*_ORDER)
     if night is not None:
         statement = statement.where(nights.c.night == night.label)
     if camera is not None:

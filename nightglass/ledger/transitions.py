@@ -5,20 +5,17 @@ from __future__ import annotations
 import enum
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Update, bindparam, insert, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, insert, update
 
 from nightglass.errors import Misconfigured
+from nightglass.ledger.statements import Row, Statement, upsert
 from nightglass.ledger.tables import counters, entries, events
 from nightglass.model import State
 
-__all__ = ["ACTIVE_STATES", "TRANSITIONS", "Move", "Row", "Transaction", "Transition"]
-
-Row = Mapping[Any, Any]
-"""One row of `entries` by column name."""
+__all__ = ["ACTIVE_STATES", "TRANSITIONS", "Move", "Transaction", "Transition"]
 
 ACTIVE_STATES = frozenset({State.SEEN, State.COMPLETE, State.GROUPED, State.RUNNING, State.WAITING})
 """States in which work is left."""
@@ -86,7 +83,8 @@ TRANSITIONS: Mapping[Move, Transition] = {
 
 _FREE = {"token": None, "owner": None, "lease_until": None}
 
-_EVENT = insert(events)
+_EVENT = Statement(insert(events))
+_COUNT = upsert(counters, adding=["count"])
 
 
 class Transaction:
@@ -142,20 +140,20 @@ class Transaction:
         """Change columns that are neither state nor counted; return the row as it is then."""
         changed = {**values, "changes": row["changes"] + 1}
         parameters = {f"new_{name}": value for name, value in changed.items()}
-        self.connection.execute(_update(tuple(changed)), {"of_key": row["key"], **parameters})
+        _update(tuple(changed))(self.connection, of_key=row["key"], **parameters)
         return {**row, **changed}
 
     def flush(self) -> None:
         """Write the events and the counters; the last thing before the commit."""
         if self._events:
-            self.connection.execute(_EVENT, self._events)
+            _EVENT.many(self.connection, self._events)
         changes = [
             {"night": night, "camera": camera, "state": state, "count": count}
             for (night, camera, state), count in sorted(self._tally.items())
             if count
         ]
         if changes:
-            self.connection.execute(_count(self.connection.dialect.name), changes)
+            _COUNT.many(self.connection, changes)
 
     def _note(self, row: Row, *, before: State | None, at: float, owner: str) -> None:
         self._events.append(
@@ -173,24 +171,9 @@ class Transaction:
 
 
 @functools.lru_cache(maxsize=256)
-def _update(columns: tuple[str, ...]) -> Update:
-    # statements are made once: to build one costs more than to execute it
-    return (
+def _update(columns: tuple[str, ...]) -> Statement:
+    return Statement(
         update(entries)
         .where(entries.c.key == bindparam("of_key"))
         .values({name: bindparam(f"new_{name}") for name in columns})
     )
-
-
-@functools.cache
-def _count(dialect: str) -> Any:
-    statement = upserting(dialect)(counters)
-    return statement.on_conflict_do_update(
-        index_elements=[counters.c.night, counters.c.camera, counters.c.state],
-        set_={"count": counters.c.count + statement.excluded.count},
-    )
-
-
-def upserting(dialect: str) -> Callable[..., Any]:
-    """Return the dialect's own insert, the one that has ``ON CONFLICT``."""
-    return postgresql.insert if dialect == "postgresql" else sqlite.insert
