@@ -171,7 +171,6 @@ class Ledger:
         self.refs = queries.refs
         self.entries = queries.entries
         self.latest = queries.latest
-        self.latest = queries.latest
         self.pending = queries.pending
         self.counts = queries.counts
         self.latencies = queries.latencies

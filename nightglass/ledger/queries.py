@@ -99,15 +99,6 @@ class Queries:
         with self._store.read() as connection:
             return tuple(as_entry(row) for row in connection.execute(statement).mappings())
 
-    def latest(self, night: Night, camera: str | None = None, *, limit: int = 10) -> tuple[Entry, ...]:
-        """Return the reduced exposures of a night that arrived last, the newest first."""
-        statement = select(entries).where(entries.c.night == night.label, entries.c.state == State.REDUCED.value)
-        if camera is not None:
-            statement = statement.where(entries.c.camera == camera)
-        with self._store.read() as connection:
-            rows = connection.execute(statement.order_by(entries.c.key.desc()).limit(limit)).mappings()
-            return tuple(as_entry(row) for row in rows)
-
     def pending(self, camera: str | None = None) -> tuple[Entry, ...]:
         """Return entries that are SEEN or COMPLETE, oldest first: what a restarted watch has to take up again."""
         statement = select(entries).where(
