@@ -96,14 +96,16 @@ def _camera(values: dict[str, Any], where: str, *, base: Path) -> Camera:
 
 
 def _check_steps(camera: Camera, where: str) -> None:
-    from nightglass.steps import STEPS  # imported late: it loads numpy, which reading a configuration does not need
+    from nightglass.steps import load_steps  # imported late: numpy is in it, which the observatory file does not need
+
+    steps = load_steps()
 
     for list_name, by_kind in camera.steps.items():
         for kind, entries in by_kind.items():
             for entry in entries:
                 place = f"{where}: steps.{list_name}.{kind}"
-                choose(entry.step, STEPS, what=f"step (in {place})")
-                validate(STEPS[entry.step].settings, entry.parameters, where=f"{place}: {entry.step}")
+                choose(entry.step, steps, what=f"step (in {place})")
+                validate(steps[entry.step].settings, entry.parameters, where=f"{place}: {entry.step}")
 
 
 def _set(values: dict[str, Any], place: Sequence[str], value: Any) -> None:
@@ -114,7 +116,9 @@ def _set(values: dict[str, Any], place: Sequence[str], value: Any) -> None:
 
 def _merge(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
     for key, value in overrides.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+        if isinstance(value, Mapping):
+            if not isinstance(values.get(key), dict):
+                values[key] = {}
             _merge(values[key], value)
         elif value is not None:
-            values[key] = dict(value) if isinstance(value, Mapping) else value
+            values[key] = value

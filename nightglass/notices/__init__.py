@@ -3,5 +3,6 @@
 from nightglass.notices.channels import Channel, channels
 from nightglass.notices.message import Notice, mail_message
 from nightglass.notices.outbox import Delivery, Outbox, Outcome, send
+from nightglass.notices.probing import probe
 
-__all__ = ["Channel", "Delivery", "Notice", "Outbox", "Outcome", "channels", "mail_message", "send"]
+__all__ = ["Channel", "Delivery", "Notice", "Outbox", "Outcome", "channels", "mail_message", "probe", "send"]

@@ -19,7 +19,7 @@ from nightglass.errors import Misconfigured, Retryable
 from nightglass.model import content_key
 from nightglass.notices.message import Notice, mail_message, one_line, printable
 
-__all__ = ["Channel", "Refused", "channels"]
+__all__ = ["Channel", "Refused", "channels", "mail_session"]
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class _Mail:
         )
         peer = f"mail server {smtp.host}:{smtp.port}"
         try:
-            with _session(smtp) as session:
+            with mail_session(smtp) as session:
                 refused = session.send_message(message, self.config.mail_from, list(recipients))
         except smtplib.SMTPRecipientsRefused as error:
             refused = error.recipients
@@ -125,8 +125,16 @@ class _Mail:
             raise Refused(text, recipients=sorted(refused))
 
 
-def _session(smtp: Smtp) -> smtplib.SMTP:
-    """Open a session; the caller closes it."""
+def mail_session(smtp: Smtp) -> smtplib.SMTP:
+    """Open a session with a mail server, TLS and log-in included; the caller closes it.
+
+    Raises
+    ------
+    Misconfigured
+        If the password would go over the network in the clear.
+    OSError, smtplib.SMTPException
+        As the server or the network say.
+    """
     password = smtp.password.get_secret_value()
     if password and smtp.security == "none" and not _is_loopback(smtp.host):
         message = f"the password for {smtp.host} is not sent in the clear"

@@ -1,0 +1,126 @@
+"""``nightglass run``: a watch with its cluster, its Prefect children and its screen."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from deployments.cli.live import LiveNight, ScreenHandler, newest_night
+from deployments.cli.request import Plan, RunRequest, make_plan
+from deployments.cli.screen import output
+from deployments.cli.session import tonight
+from deployments.logs import NightFiles, logging_to, night_paths
+from nightglass.errors import Misconfigured
+from nightglass.model import State
+from nightglass.watch.instance import lock_holder
+
+if TYPE_CHECKING:
+    from nightglass.ledger import Ledger
+    from nightglass.pool import Pool
+    from nightglass.watch.executor import Executor
+
+__all__ = ["RunRequest", "run_command", "run_plan"]
+
+log = logging.getLogger(__name__)
+
+
+def run_command(request: RunRequest, *, config: Path | None, root: Path | None) -> int:
+    """Run a night as it was asked for; return the exit code."""
+    plan = make_plan(request, config=config, root=root)
+    console = output()
+    with logs_of(plan, console):
+        return run_plan(plan, console)
+
+
+@contextmanager
+def logs_of(plan: Plan, console: Console) -> Iterator[None]:
+    """Send log lines to the file of the night, and to the terminal: all of them, or beside a screen the warnings."""
+    observatory = plan.observatory
+    terminal: logging.Handler
+    if console.is_terminal:
+        terminal = ScreenHandler(console)
+        terminal.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[observatory.log_level]))
+    else:
+        terminal = logging.StreamHandler(sys.stderr)
+    files = NightFiles(night_paths(observatory, plan.camera_names, plan.nights[0] if plan.nights else None))
+    with logging_to(terminal, files, level=observatory.log_level):
+        yield
+
+
+def run_plan(plan: Plan, console: Console) -> int:
+    """Run the watch of a plan until it ends; return the exit code."""
+    from nightglass.cluster import start
+    from nightglass.ledger import Ledger
+    from nightglass.watch import Watch
+
+    observatory, session = plan.observatory, plan.session
+    _make_root(observatory.root)
+    for camera in plan.camera_names:
+        if holder := lock_holder(session.layout.run, camera):
+            message = f"camera {camera} is watched under {observatory.root} already, by process {holder}"
+            raise Misconfigured(message, remedy=f"stop it with: kill {holder}; or choose another --root")
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger.open(session.ledger_address))
+        pool = stack.enter_context(start(observatory.cluster, layout=session.layout))
+        watch = Watch(
+            observatory,
+            plan.cameras,
+            ledger,
+            pool,
+            _executor(plan, pool),
+            nights=plan.nights,
+            once=plan.request.once,
+        )
+        if console.is_terminal:
+            stack.enter_context(_screen(plan, ledger, console))
+        watch.run()
+        return _exit_code(plan, ledger)
+
+
+def _make_root(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the root {root} can't be made: {error.strerror}"
+        raise Misconfigured(message, remedy="choose another place by --root") from error
+
+
+def _executor(plan: Plan, pool: Pool) -> Executor | None:
+    if not plan.request.prefect:
+        return None
+    from deployments.runner_executor import PrefectExecutor
+
+    return PrefectExecutor(plan.observatory, configuration=plan.session.configuration, cluster_address=pool.address)
+
+
+def _screen(plan: Plan, ledger: Ledger, console: Console) -> LiveNight:
+    camera = plan.camera_names[0] if len(plan.camera_names) == 1 else None
+    asked = plan.nights[0] if plan.nights else None
+    return LiveNight(
+        console,
+        ledger,
+        plan.observatory,
+        night=lambda: asked or newest_night(ledger, camera) or tonight(plan.observatory),
+        camera=camera,
+    )
+
+
+def _exit_code(plan: Plan, ledger: Ledger) -> int:
+    """Return 1 if an exposure of a night that was run to its end failed."""
+    if not plan.request.once:
+        return 0
+    places = {Path(source.directory.split("{")[0]) for source in plan.observatory.sources}
+    return int(
+        any(
+            entry.path.is_relative_to(place)
+            for camera in plan.camera_names
+            for entry in ledger.entries(camera=camera, states=[State.FAILED])
+            for place in places
+        )
+    )

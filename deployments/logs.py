@@ -1,0 +1,139 @@
+"""Where log lines go: the terminal, and one file a night.
+
+Every line has its moment (UTC, milliseconds), level and module::
+
+    2026-08-22T03:14:15.926Z INFO    nightglass.watch.loop: lynx/20260821/42 reduced in 0.61 s
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from nightglass.layout import Layout
+from nightglass.model import Night
+from nightglass.nights import night_of
+
+if TYPE_CHECKING:
+    from nightglass.config import Observatory
+
+__all__ = ["NightFiles", "formatter", "logging_to", "night_paths"]
+
+_LOOK_S = 10.0
+"""How often it is asked whether the night has changed."""
+_LOUD = ("httpx", "httpcore", "distributed", "asyncio", "watchdog", "PIL", "matplotlib", "numba", "apprise")
+"""Libraries whose INFO lines say nothing about the night."""
+
+
+class _Formatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002
+        moment = datetime.fromtimestamp(record.created, UTC)
+        return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def formatter() -> logging.Formatter:
+    """Return the format of every log line."""
+    return _Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+
+def night_paths(
+    observatory: Observatory, cameras: Iterable[str], night: Night | None
+) -> Callable[[], tuple[Path, ...]]:
+    """Return a function that names the log files of now: one a camera.
+
+    Parameters
+    ----------
+    night : Night or None
+        None: whatever night it is at the site; the files change at local noon.
+    """
+    layout, names = Layout(observatory.root), tuple(cameras)
+
+    def paths() -> tuple[Path, ...]:
+        current = night or night_of(datetime.now(UTC), observatory.site)
+        return tuple(layout.log(camera, current) for camera in names)
+
+    return paths
+
+
+class NightFiles(logging.Handler):
+    """Appends each line to the files that a function names; it is asked now and then, as nights change.
+
+    Parameters
+    ----------
+    paths : callable
+        Returns the files of now; their directories are made.
+    clock : callable
+        Seconds that only go forward.
+    """
+
+    def __init__(self, paths: Callable[[], tuple[Path, ...]], *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._paths = paths
+        self._clock = clock
+        self._look_at = float("-inf")
+        self._open: dict[Path, TextIO] = {}
+        self.setFormatter(formatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line to each file, whole and at once."""
+        try:
+            if self._clock() >= self._look_at:
+                self._follow()
+            line = self.format(record) + "\n"
+            for stream in self._open.values():
+                stream.write(line)
+        except Exception:  # noqa: BLE001 - logging's own rule: a line that can't be written stops nothing
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Close the files."""
+        with self.lock or contextlib.nullcontext():
+            for stream in self._open.values():
+                stream.close()
+            self._open.clear()
+        super().close()
+
+    def _follow(self) -> None:
+        wanted = self._paths()
+        for path in set(self._open) - set(wanted):
+            self._open.pop(path).close()
+        for path in wanted:
+            if path not in self._open:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # line-buffered: a line is one write, so that processes which share the file do not mix theirs
+                self._open[path] = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        self._look_at = self._clock() + _LOOK_S
+
+
+@contextlib.contextmanager
+def logging_to(*handlers: logging.Handler, level: str) -> Iterator[None]:
+    """Send all log lines of this process to the handlers, as long as the block lasts.
+
+    Parameters
+    ----------
+    level : str
+        ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
+    """
+    root = logging.getLogger()
+    before, loud = root.level, {name: logging.getLogger(name).level for name in _LOUD}
+    for handler in handlers:
+        if handler.formatter is None:
+            handler.setFormatter(formatter())
+        root.addHandler(handler)
+    root.setLevel(level)
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        for name, former in loud.items():
+            logging.getLogger(name).setLevel(former)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
