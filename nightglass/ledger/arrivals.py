@@ -150,7 +150,7 @@ class Arrivals:
             skipped = [
                 row
                 if row["state"] == State.SKIPPED
-                else transaction.move(row, Move.SKIP, at=at, owner=owner, reason=text, cause="Skipped", retry_at=None)
+                else transaction.move(row, Move.SKIP, at=at, by=owner, reason=text, cause="Skipped", retry_at=None)
                 for row in rows
             ]
         return tuple(as_entry(row) for row in skipped)
@@ -331,10 +331,10 @@ def _retry(transaction: Transaction, row: Row, *, at: float, owner: str) -> Row:
         return row
     fresh: dict[str, Any] = {"attempts": 0, "retry_at": None, "fallback": None}
     if row["ref"] is None:
-        return transaction.move(row, Move.RETRY_FILE, at=at, owner=owner, **fresh)
+        return transaction.move(row, Move.RETRY_FILE, at=at, by=owner, **fresh)
     if row["group_id"]:
-        return transaction.move(row, Move.RETRY_GROUP, at=at, owner=owner, grouped_at=at, **fresh)
-    return transaction.move(row, Move.RETRY_EXPOSURE, at=at, owner=owner, complete_at=at, **fresh)
+        return transaction.move(row, Move.RETRY_GROUP, at=at, by=owner, grouped_at=at, **fresh)
+    return transaction.move(row, Move.RETRY_EXPOSURE, at=at, by=owner, complete_at=at, **fresh)
 
 
 def _release_copies(transaction: Transaction, row: Row, *, at: float) -> None:

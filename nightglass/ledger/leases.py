@@ -206,7 +206,7 @@ class Leases:
                 error = LeaseLost(f"the lease of {row['owner']} expired in attempt {row['attempts']}")
                 limit = row["attempts"] + 1 if max_attempts is None else max_attempts
                 move, values = _verdict(row, error, max_attempts=limit, retry_s=0, at=at)
-                swept.append(transaction.move(row, move, at=at, owner=row["owner"], **values, **blame(error)))
+                swept.append(transaction.move(row, move, at=at, **values, **blame(error)))
         return tuple(as_entry(row) for row in swept)
 
     def revoke(
@@ -240,9 +240,7 @@ class Leases:
                     text = reason or f"revoked from {row['owner']}"
                     attempts = max(row["attempts"] - 1, 0)
                     values = {"reason": text, "cause": "LeaseLost", "attempts": attempts, "retry_at": None}
-                    revoked.append(
-                        transaction.move(row, Move.RETURN, at=at, owner=row["owner"], grouped_at=at, **values)
-                    )
+                    revoked.append(transaction.move(row, Move.RETURN, at=at, grouped_at=at, **values))
         return tuple(as_entry(row) for row in revoked)
 
     def running(self, camera: str | None = None) -> tuple[Entry, ...]:

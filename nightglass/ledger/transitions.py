@@ -106,8 +106,10 @@ class Transaction:
         self._tally[row["night"], row["camera"], row["state"]] += 1
         self._note(row, before=None, at=row["seen_at"], owner="")
 
-    def move(self, row: Row, move: Move, *, at: float, owner: str = "", **values: Any) -> Row:
+    def move(self, row: Row, move: Move, *, at: float, by: str = "", **values: Any) -> Row:
         """Change the state of an entry, and with it other columns; return the row as it is then.
+
+        `by` says who did it; without it, the holder of the lease did.
 
         A token, its owner and its lease do not survive a change of state, unless the change sets them.
 
@@ -133,7 +135,7 @@ class Transaction:
         after = self.change(row, **changed)
         self._tally[row["night"], row["camera"], row["state"]] -= 1
         self._tally[after["night"], after["camera"], after["state"]] += 1
-        self._note(after, before=before, at=at, owner=owner or after["owner"] or row["owner"] or "")
+        self._note(after, before=before, at=at, owner=by or after["owner"] or row["owner"] or "")
         return after
 
     def change(self, row: Row, **values: Any) -> Row:
