@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from deployments.cli.places import camera_named, product_files, raw_files
 from deployments.cli.screen import STATE_STYLES, output, table
 from deployments.cli.session import Session, open_session, tonight
 from deployments.cli.view import latest_night
@@ -51,13 +52,11 @@ def reconcile_command(*, night: str | None, camera: str | None, config: Path | N
 
 
 def _reconcile(session: Session, ledger: Ledger, night: Night, camera: str) -> int:
-    from deployments.cli.places import product_files, raw_files
-
     found = ledger.reconcile(
         night,
         camera,
-        files=raw_files(session, ledger, night, camera),
-        product_files=product_files(session, night, camera),
+        files=raw_files(session.observatory, night, camera_named(camera, session.observatory)),
+        product_files=product_files(session.layout, night, camera),
     )
     made = table("difference", "subject", "detail", title=f"{camera}, night {night}")
     for difference in found.differences:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from deployments.cli.live import LiveNight, ScreenHandler, newest_night
+from deployments.cli.places import remember_sources
 from deployments.cli.request import Plan, RunRequest, make_plan
 from deployments.cli.screen import output
 from deployments.cli.session import tonight
@@ -61,6 +62,7 @@ def run_plan(plan: Plan, console: Console) -> int:
 
     observatory, session = plan.observatory, plan.session
     _make_root(observatory.root)
+    remember_sources(observatory)
     for camera in plan.camera_names:
         if holder := lock_holder(session.layout.run, camera):
             message = f"camera {camera} is watched under {observatory.root} already, by process {holder}"

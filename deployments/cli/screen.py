@@ -46,7 +46,9 @@ def output() -> Console:
 
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table in the house's style; a column that begins with ``>`` is aligned to the right."""
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    made = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, title=title, title_justify="left", title_style="bold", pad_edge=False
+    )
     for column in columns:
         made.add_column(
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
@@ -64,9 +66,9 @@ def night_screen(view: NightView, *, width: int = _WIDE) -> RenderableType:
     """
     parts: list[RenderableType] = [_headline(view), bar(view.counts), _legend(view), _facts(view)]
     if view.recent:
-        parts.append(_recent(view, wide=width >= _WIDE))
+        parts += ["", _recent(view, wide=width >= _WIDE)]
     if view.errors:
-        parts.append(problems(view))
+        parts += ["", problems(view)]
     parts += [Text.assemble(("! ", "bold red"), alarm) for alarm in _alarms(view)]
     cameras = ", ".join(view.cameras) or "no camera"
     return Panel(
@@ -140,7 +142,7 @@ def _facts(view: NightView) -> Table:
     if view.stages:
         grid.add_row("stages", Text("   ").join(_stage(stage, view.at) for stage in view.stages))
     if view.ui_url:
-        grid.add_row("Prefect", Text(view.ui_url, style=f"link {view.ui_url} underline"))
+        grid.add_row("Prefect", Text.assemble((view.ui_url, f"link {view.ui_url} underline")))
     grid.add_row("disk", f"{view.disk.free_gib:.1f} GiB free of {view.disk.total_gib:.1f}")
     return grid
 
@@ -189,7 +191,7 @@ def _recent_row(entry: Entry, at: float, measures: Iterable[tuple[str, str]]) ->
         latency,
         *(_measured(entry, name, form) for name, form in measures),
         Text(quality.value, _QUALITY_STYLES[quality]) if quality else "",
-        duration(max(0.0, at - entry.times.get("reduced", at))),
+        duration(float(round(max(0.0, at - entry.times.get("reduced", at))))).replace(".00", ""),
     ]
 
 
