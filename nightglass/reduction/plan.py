@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nightglass.config.camera import MissingCalibration
 from nightglass.layout import Layout
-from nightglass.model import CALIBRATION_KINDS, ExposureRef, Kind
+from nightglass.model import CALIBRATION_KINDS, ExposureRef, Kind, MasterRef
 from nightglass.reduction.spec import ReductionSpec
 
 if TYPE_CHECKING:
@@ -39,11 +39,12 @@ def plan(
 
     entries = tuple(entry for name in lists for entry in camera.step_list(name, ref.kind))
     needed = CALIBRATION_KINDS & {Kind(entry.step) for entry in entries if entry.step in set(CALIBRATION_KINDS)}
-    masters, notes = (), ()
+    masters: tuple[MasterRef, ...] = ()
+    notes: tuple[str, ...] = ()
     if needed:
         choice = choose(ref, _needing(camera, needed), ledger, now_night=ref.night)
         masters = tuple(master for master in choice.masters if master.kind in needed)
-        notes = tuple(choice.notes)
+        notes = tuple(f"master {item.kind.value} of {item.night}" for item in choice.archived if item.kind in needed)
     layout = Layout(observatory.root)
     return ReductionSpec(
         ref=ref,

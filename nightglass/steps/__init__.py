@@ -102,7 +102,7 @@ def run_steps(
         If a step cannot work on this image.
     """
     chosen = [_resolve(entry) for entry in entries]
-    if not image.history:
+    if not any(record.step in STEPS for record in image.history):  # raw; reading may have left a note
         for step, settings in chosen:
             if step.prepare is not None:
                 image = step.prepare(image, context, settings)

@@ -39,7 +39,7 @@ def measure_background(image: Image, context: StepContext, settings: BackgroundS
             image, "background", VERSION, settings, note="every pixel is masked: no background", measured=measured
         )
     found = sep.Background(
-        np.ascontiguousarray(image.data),
+        np.require(image.data, requirements=["C", "W"]),  # sep writes nothing, but takes no read-only array
         mask=masked,
         bw=settings.box,
         bh=settings.box,

@@ -30,6 +30,7 @@ class CosmicsSettings(Section):
     objlim: float = Field(5.0, gt=0)
     """Contrast between Laplacian and fine structure; higher protects sharp stars."""
     iterations: int = Field(4, ge=1, le=20)
+    """Passes, at most: each finds what the one before uncovered."""
     clean: Literal["mark", "replace"] = "mark"
     """``replace`` puts a local mean in the place of hits, beside marking them."""
 

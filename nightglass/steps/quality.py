@@ -45,7 +45,9 @@ def judge(image: Image, context: StepContext, settings: QualitySettings) -> Imag
             verdicts.append(Quality.WARNING)
             reasons.append(f"warning: no master {kind.value}")
     for rule in context.camera.quality:
-        value = measured.get(rule.quantity, math.nan)
+        if rule.quantity not in measured:
+            continue  # no step for it in the list, as for calibration frames; one that ran and failed left a NaN
+        value = measured[rule.quantity]
         verdict = rule.verdict(value)
         verdicts.append(verdict)
         if verdict is not Quality.OK:

@@ -35,7 +35,9 @@ class SeeingSettings(Section):
     stars: int = Field(50, ge=3)
     """The best stars, at most."""
     min_snr: float = Field(20.0, gt=0)
+    """Fainter stars are not taken."""
     max_ellipticity: float = Field(0.5, gt=0, le=1)
+    """Longer ones are galaxies or trails."""
 
 
 def measure_seeing(image: Image, context: StepContext, settings: SeeingSettings) -> Image:

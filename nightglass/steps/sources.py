@@ -19,14 +19,17 @@ __all__ = ["STEP", "SourcesSettings", "find_sources"]
 
 VERSION = "1"
 _PIXEL_STACK = 3_000_000
-_SUB_OBJECTS = 8192
-"""Limits of sep for pixels above the threshold and parts of a blend; its own fail in crowded fields."""
-_RETRIES = 4
-_RETRY_FACTOR = 2.0
+_SUB_OBJECTS = 2048
+"""Limits of sep for pixels above the threshold and parts of a blend; its own (300 000, 1024) fail in crowded fields,
+and much larger ones take minutes to fail."""
+_RETRIES = 3
+_RETRY_FACTOR = 3.0
 _NOISE_RATIO = (0.8, 1.25)
 _KRON = 2.5
 _KRON_SMALLEST_RADIUS = 1.75
 """SExtractor's PHOT_AUTOPARAMS and the circle that replaces ellipses smaller than it."""
+_FOR_SEP = ("C", "W")
+"""sep writes nothing, but takes no read-only array."""
 _MAG = 2.5 / np.log(10)
 
 _NOTHING = [(name, "f8") for name in ("x", "y", "a", "b", "theta", "flux", "peak")] + [("npix", "i4"), ("flag", "i2")]
@@ -42,6 +45,7 @@ class SourcesSettings(Section):
     min_area: int = Field(5, ge=1)
     """Connected pixels above the threshold."""
     deblend_levels: int = Field(32, ge=1)
+    """Levels between threshold and peak at which blends are looked for."""
     deblend_contrast: float = Field(0.005, ge=0, le=1)
     """1 leaves blends together."""
     aperture: float = Field(5.0, gt=0)
@@ -61,7 +65,7 @@ def find_sources(image: Image, context: StepContext, settings: SourcesSettings) 
     """
     del context
     sky, noise, notes = _sky(image)
-    data = image.data - sky if sky is not None else np.ascontiguousarray(image.data)
+    data = image.data - sky if sky is not None else np.require(image.data, requirements=_FOR_SEP)
     variance, scale = _variance(image, noise)
     if scale != 1:
         notes.append(f"errors scaled by {scale:.3g} to explain the sky's noise")
@@ -108,7 +112,7 @@ def _sky(image: Image) -> tuple[NDArray[np.float32] | None, float, list[str]]:
     masked = image.mask != 0
     if masked.all():
         return None, float("nan"), ["every pixel is masked"]
-    found = sep.Background(np.ascontiguousarray(image.data), mask=masked)
+    found = sep.Background(np.require(image.data, requirements=_FOR_SEP), mask=masked)
     return (
         found.back(dtype=np.float32),
         float(found.globalrms),
@@ -125,7 +129,7 @@ def _variance(image: Image, noise: float) -> tuple[NDArray[np.float32], float]:
         return np.full(image.data.shape, noise**2, dtype=np.float32), 1.0
     ratio = noise / typical
     if _NOISE_RATIO[0] <= ratio <= _NOISE_RATIO[1]:
-        return np.ascontiguousarray(image.variance), 1.0
+        return np.require(image.variance, requirements=_FOR_SEP), 1.0
     return image.variance * np.float32(ratio**2), ratio
 
 
@@ -178,7 +182,7 @@ def _measure(
     radius = np.where(small, _KRON_SMALLEST_RADIUS / np.sqrt(a * b), _KRON * kron)
     flux, error, flags = sep.sum_ellipse(data, x, y, a, b, theta, radius, var=variance, mask=mask, subpix=1)
     aper, aper_error, _ = sep.sum_circle(data, x, y, settings.aperture, var=variance, mask=mask, subpix=5)
-    half, half_flags = sep.flux_radius(data, x, y, 6.0 * a, 0.5, normflux=np.maximum(flux, 1e-9), mask=mask, subpix=5)
+    half, half_flags = sep.flux_radius(data, x, y, np.maximum(3.0 * a, 3.0), 0.5, normflux=np.maximum(flux, 1e-9), mask=mask, subpix=5)
     return {
         "NUMBER": np.arange(1, len(found) + 1),
         "X": x + 1,  # sep counts from 0, FITS from 1
@@ -202,7 +206,7 @@ def _bits_around(mask: NDArray[np.uint16], x: Values, y: Values) -> NDArray[np.u
     offsets = np.arange(-3, 4)
     rows = np.clip(np.rint(y).astype(int)[:, None, None] + offsets[:, None], 0, mask.shape[0] - 1)
     columns = np.clip(np.rint(x).astype(int)[:, None, None] + offsets, 0, mask.shape[1] - 1)
-    return np.asarray(np.bitwise_or.reduce(mask[rows, columns].reshape(len(x), -1), axis=1), dtype=np.uint16)
+    return np.asarray(np.bitwise_or.reduce(mask[rows, columns], axis=(1, 2)), dtype=np.uint16)
 
 
 STEP = Step(
