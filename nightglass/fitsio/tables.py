@@ -1,0 +1,108 @@
+"""Binary tables from `astropy.table.Table`: the bytes depend on the contents alone.
+
+FITS Standard 4.0, section 7.3.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightglass.errors import Misconfigured
+from nightglass.fitsio.product_cards import make_card
+
+if TYPE_CHECKING:
+    from astropy.table import Column, Table
+
+__all__ = ["lay_out_table"]
+
+_CODES = {"b": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
+_UNSIGNED = {"u2": ("i2", 1 << 15), "u4": ("i4", 1 << 31), "u8": ("i8", 1 << 63)}
+
+
+def lay_out_table(table: Table) -> tuple[list[str], bytes]:
+    """Return the cards of a table, from XTENSION on, and its rows.
+
+    Raises
+    ------
+    Misconfigured
+        If a column holds what a binary table cannot.
+    """
+    rows = len(table)
+    columns: list[NDArray[np.uint8]] = []
+    cards: list[str] = []
+    for number, name in enumerate(table.colnames, start=1):
+        described, stored = _column(number, table[name])
+        cards += described
+        columns.append(np.frombuffer(stored, np.uint8).reshape(rows, -1) if rows else np.empty((0, 0), np.uint8))
+    widths = [_width(table[name]) for name in table.colnames]
+    head = {
+        "XTENSION": ("BINTABLE", "binary table"),
+        "BITPIX": 8,
+        "NAXIS": 2,
+        "NAXIS1": (sum(widths), "bytes in a row"),
+        "NAXIS2": (rows, "rows"),
+        "PCOUNT": 0,
+        "GCOUNT": 1,
+        "TFIELDS": (len(table.colnames), "columns"),
+    }
+    data = np.concatenate(columns, axis=1).tobytes() if rows and columns else b""
+    return [card for key, value in head.items() for card in make_card(key, value)] + cards, data
+
+
+def _values(column: Column) -> NDArray[Any]:
+    filled = column.filled() if hasattr(column, "filled") else column
+    array = np.asarray(filled)
+    return np.char.encode(array, "ascii", "replace") if array.dtype.kind == "U" else array
+
+
+def _width(column: Column) -> int:
+    array = _values(column)
+    per_row = int(np.prod(array.shape[1:], dtype=int))
+    return max(array.dtype.itemsize, 1) * per_row
+
+
+def _column(number: int, column: Column) -> tuple[list[str], bytes]:
+    array = _values(column)
+    kind = array.dtype.kind if array.dtype.kind in "bS" else array.dtype.str[1:]
+    cards: dict[str, Any] = {f"TTYPE{number}": column.name}
+    repeat = int(np.prod(array.shape[1:], dtype=int))
+    if kind == "S":
+        width = max(array.dtype.itemsize, 1)
+        cards[f"TFORM{number}"] = f"{width * repeat}A"
+        stored = array.astype(f"S{width}").tobytes()
+    elif kind == "b":
+        cards[f"TFORM{number}"] = f"{repeat}L"
+        stored = np.where(array, np.uint8(ord("T")), np.uint8(ord("F"))).tobytes()
+    elif kind in _CODES:
+        cards[f"TFORM{number}"] = f"{repeat}{_CODES[kind]}"
+        stored = array.astype(f">{kind}").tobytes()
+    elif kind in _UNSIGNED:
+        signed, zero = _UNSIGNED[kind]
+        cards[f"TFORM{number}"] = f"{repeat}{_CODES[signed]}"
+        cards[f"TZERO{number}"] = zero
+        stored = (array ^ array.dtype.type(zero)).astype(f">{kind}").tobytes()
+    else:
+        message = f"column {column.name!r} of type {array.dtype} does not fit into a FITS table"
+        raise Misconfigured(message, remedy="make it numbers or text")
+    if array.ndim > 2:
+        cards[f"TDIM{number}"] = "(" + ",".join(str(length) for length in array.shape[:0:-1]) + ")"
+    if unit := _unit(column):
+        cards[f"TUNIT{number}"] = unit
+    return [card for key, value in cards.items() for card in make_card(key, value)], stored
+
+
+def _unit(column: Column) -> str:
+    """Return the unit in the notation of FITS, or nothing if FITS does not know it."""
+    if column.unit is None:
+        return ""
+    with warnings.catch_warnings():
+        # astropy warns of units that are deprecated in FITS; they are written all the same
+        warnings.simplefilter("ignore")
+        try:
+            return str(column.unit.to_string("fits"))
+        except (ValueError, AttributeError):
+            return ""
