@@ -162,8 +162,8 @@ def _source(source: Source, night: Night, camera: Camera) -> tuple[Verdict, str]
             Verdict.OK if readable else Verdict.FAIL
         ), f"{directory} {'is there' if readable else 'is not readable'}"
     above = next(path for path in directory.parents if path.exists())
-    if not os.access(above, os.W_OK):
-        return Verdict.FAIL, f"{directory} is not there, and {above} can't be written"
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        return Verdict.FAIL, f"{directory} is not there, and can't be made below {above}"
     return Verdict.OK, f"{directory} will be made"
 
 
