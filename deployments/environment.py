@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from nightglass.config import Observatory
 from nightglass.layout import Layout
@@ -21,6 +24,10 @@ _QUIET = {
 """Nothing is reported to anybody, no server starts behind our back, results stay where they belong."""
 
 _CLIENT = {
+    # a line of the library belongs to the run that caused it
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "nightglass",
+    # server and client are of one installation, or were checked by `nightglass check`
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_RUNNER_POLL_FREQUENCY": "1",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     # a run whose log or state cannot be sent must not hold up the next exposure for minutes
@@ -61,6 +68,7 @@ def child_environment(
     values = inherited | _QUIET | {name: inherited.get(name, value) for name, value in _CLIENT.items()}
     values["PREFECT_API_URL"] = api_url
     values["NIGHTGLASS_ROOT"] = str(observatory.root)
+    values["NIGHTGLASS_OBSERVATORY"] = _as_json(observatory)
     if configuration is not None:
         values["NIGHTGLASS_CONFIG"] = str(configuration.absolute())
     if not configured_api_url(observatory, environment=inherited):
@@ -90,6 +98,15 @@ def server_environment(
         # a run that was scheduled while nobody could take it should start within a second or two
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
     }  # fmt: skip
+
+
+def _as_json(observatory: Observatory) -> str:
+    """Return an observatory as its children read it, secrets included: an environment is this user's alone."""
+    return json.dumps(observatory.model_dump(exclude_defaults=True), default=_plain)
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _with_loopback(environment: Mapping[str, str]) -> str:

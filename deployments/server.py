@@ -15,7 +15,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import httpx
 
@@ -24,14 +24,16 @@ from deployments.processes import Child, running_pid, spawn
 from nightglass.errors import Misconfigured, Retryable
 from nightglass.layout import Layout
 
-__all__ = ["EmbeddedServer", "api_answers", "free_port"]
+__all__ = ["EmbeddedServer", "HealthCheck", "free_port"]
 
 _HOST = "127.0.0.1"
+_LOOPBACK = frozenset({_HOST, "localhost", "::1"})
 _MODULE = "deployments.prefect_server"
 _START_S = 90.0
 """A first start migrates the database: 10-20 s on two free cores, more on busy ones."""
 _HUNG_S = 90.0
 _GRACE_S = 5.0
+_RESTART_S = 2.0
 
 
 def free_port(preferred: int = 0) -> int:
@@ -46,18 +48,34 @@ def free_port(preferred: int = 0) -> int:
     raise Retryable(message)
 
 
-def api_answers(api_url: str, *, timeout_s: float) -> bool:
-    """Return whether ``GET <api>/health`` is answered well within a time."""
-    try:
+class HealthCheck:
+    """Asks ``GET <api>/health``, over a connection that is kept.
+
+    Parameters
+    ----------
+    timeout_s : float
+        An answer that takes longer counts as none: the server hangs.
+    """
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._outside = httpx.Client(timeout=timeout_s)
         # proxies of the environment are for the world outside
-        with httpx.Client(timeout=timeout_s, trust_env=_is_remote(api_url)) as client:
+        self._here = httpx.Client(timeout=timeout_s, trust_env=False)
+
+    def __call__(self, api_url: str) -> bool:
+        """Return whether the API answers well and in time."""
+        client = self._here if httpx.URL(api_url).host in _LOOPBACK else self._outside
+        try:
             return client.get(f"{api_url}/health").status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+        except httpx.HTTPError:
+            return False
 
+    def __enter__(self) -> Self:
+        return self
 
-def _is_remote(api_url: str) -> bool:
-    return httpx.URL(api_url).host not in {_HOST, "localhost", "::1"}
+    def __exit__(self, *_: object) -> None:
+        self._outside.close()
+        self._here.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +106,10 @@ class EmbeddedServer:
         self._home = layout.prefect_home
         self._run = layout.run
         self._port = port
-        self._wanted = port
         self._child: Child | None = None
         self._lock: IO[str] | None = None
         self._last_answer = 0.0
+        self._start_after = 0.0
 
     @property
     def api_url(self) -> str:
@@ -129,8 +147,11 @@ class EmbeddedServer:
             return
         if self._child is not None and self._child.alive:
             return
-        self._end_stray()
-        self._start()
+        if time.monotonic() >= self._start_after:
+            # one that dies at once, as on a full disk, is not started again and again without a pause
+            self._start_after = time.monotonic() + _RESTART_S
+            self._end_stray()
+            self._start()
 
     def note(self, *, answered: bool) -> None:
         """Tell what the last health check said, so that a server that hangs for too long is replaced."""
@@ -150,12 +171,13 @@ class EmbeddedServer:
             If it does not within the time; the message names its log.
         """
         end = time.monotonic() + timeout_s
-        while not (self.api_url and api_answers(self.api_url, timeout_s=2.0)):
-            if time.monotonic() > end:
-                message = f"the embedded Prefect server did not answer at {self.api_url} within {timeout_s:g} s"
-                raise Retryable(message, remedy=f"read {self.log}")
-            self.ensure()
-            time.sleep(0.1)
+        with HealthCheck(timeout_s=2.0) as answers:
+            while not (self.api_url and answers(self.api_url)):
+                if time.monotonic() > end:
+                    message = f"the embedded Prefect server did not answer at {self.api_url} within {timeout_s:g} s"
+                    raise Retryable(message, remedy=f"read {self.log}")
+                self.ensure()
+                time.sleep(0.1)
         self._last_answer = time.monotonic()
 
     def close(self) -> None:

@@ -1,0 +1,22 @@
+"""The fields of the forms in which people start flows, and what may be in them.
+
+Prefect makes a form of a flow's signature. It takes bounds and patterns from these types, and descriptions from the
+``Args:`` section of the flow's docstring (which must be in Google's style, the only one that it reads).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+__all__ = ["CameraName", "ConfigurationPath", "ExposureName", "GroupName", "JobId", "KindList", "NightLabel", "Seconds"]
+
+ExposureName = Annotated[str, Field(min_length=1)]
+GroupName = Annotated[str, Field(min_length=1)]
+NightLabel = Annotated[str, Field(pattern=r"^(\d{8})?$")]
+CameraName = str
+KindList = Annotated[str, Field(pattern=r"^((bias|dark|flat)(, *(bias|dark|flat))*)?$")]
+ConfigurationPath = str
+JobId = str
+Seconds = Annotated[float, Field(ge=0.1, le=600)]
