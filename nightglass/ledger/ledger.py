@@ -13,6 +13,7 @@ from nightglass.ledger.leases import Leases
 from nightglass.ledger.queries import Queries
 from nightglass.ledger.reconcile import reconcile
 from nightglass.ledger.records import Reconciliation
+from nightglass.ledger.remarks import Remarks
 from nightglass.ledger.stages import Stages
 from nightglass.ledger.store import Store
 from nightglass.model import Night
@@ -59,6 +60,7 @@ class Ledger:
         self._lift_stages(Stages(store, clock))
         self._lift_catalogue(catalogue)
         self._lift_queries(queries)
+        self._lift_remarks(Remarks(store))
 
     @classmethod
     def open(cls, url: str | Path, *, busy_timeout_s: float = 30.0, clock: Callable[[], float] = time.time) -> Self:
@@ -165,6 +167,9 @@ class Ledger:
         self.record_run = catalogue.record_run
         self.unreported = catalogue.unreported
         self.mark_reported = catalogue.mark_reported
+
+    def _lift_remarks(self, remarks: Remarks) -> None:
+        self.remark = remarks.remark
 
     def _lift_queries(self, queries: Queries) -> None:
         self.find = queries.find

@@ -14,6 +14,7 @@ from nightglass.errors import LeaseLost, Misconfigured, NightglassError, Retryab
 from nightglass.ledger import Lease
 from nightglass.model import ExposureRef, Product, Quality, State
 from nightglass.reduction.plan import plan
+from nightglass.reduction.stacking import stack_group
 from nightglass.reduction.spec import ReductionResult, ReductionSpec, check_names
 from nightglass.reduction.worker import reduce_exposure
 
@@ -270,8 +271,15 @@ class _Run:
 
     def stack(self, members: Sequence[MemberOutcome]) -> tuple[Product | None, tuple[str, ...]]:
         """Combine the reduced members, if the rule of the group asks for it and there are at least two."""
-        del members
-        return None, ()
+        if not self._job.rule or all(item.error for item in members):
+            return None, ()
+        return stack_group(
+            self._job.group_id,
+            ledger=self._ledger,
+            pool=self._pool,
+            observatory=self._observatory,
+            camera=self._camera,
+        )
 
     def _guarded(self, lease: Lease, work: Callable[[], None]) -> None:
         try:

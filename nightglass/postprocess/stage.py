@@ -1,0 +1,256 @@
+"""Midway and final: the library calls, each one a piece that may run by itself, and all of them in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nightglass.calibrations import build_masters
+from nightglass.config import Camera
+from nightglass.errors import LeaseLost
+from nightglass.layout import Layout
+from nightglass.ledger import Reconciliation, StageLease
+from nightglass.model import MasterRef, Night, Stage
+from nightglass.postprocess.redo import GroupFunction, find_open, find_redo, reduce_groups
+from nightglass.reduction.stacking import stack_group
+from nightglass.report import StageReport, write_reports
+from nightglass.watch.owners import Owner
+
+if TYPE_CHECKING:
+    from nightglass.config import Observatory
+    from nightglass.ledger import Ledger
+    from nightglass.pool import Pool
+    from nightglass.reduction import GroupOutcome
+
+__all__ = ["Postprocess", "StageSummary", "run_stage"]
+
+_log = logging.getLogger(__name__)
+
+_LEASE_S = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSummary:
+    """What a stage did.
+
+    Attributes
+    ----------
+    masters, redone, stacks : int
+        Masters of the night, exposures reduced again, stacks of the night.
+    differences : tuple of str
+        What reconciliation found; final only.
+    """
+
+    stage: str
+    night: str
+    camera: str
+    masters: int = 0
+    redone: int = 0
+    stacks: int = 0
+    counts: dict[str, int] | None = None
+    differences: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Postprocess:
+    """One stage of one night of one camera, with what its pieces share."""
+
+    stage: Stage
+    night: Night
+    camera: Camera
+    ledger: Ledger
+    pool: Pool
+    observatory: Observatory
+    lease: StageLease | None = None
+
+    def claim(self) -> bool:
+        """Take the stage in the ledger; False: somebody else runs it, or it is done."""
+        owner = str(Owner.here("stage"))
+        self.lease = self.ledger.claim_stage(
+            self.night, self.camera.name, self.stage, owner=owner, lease_s=_LEASE_S
+        )
+        return self.lease is not None
+
+    def refresh_masters(self) -> tuple[MasterRef, ...]:
+        """Make tonight's masters of all accepted frames."""
+        self._keep()
+        return build_masters(
+            self.night, self.camera, ledger=self.ledger, pool=self.pool, observatory=self.observatory
+        )
+
+    def flush_groups(self, reduce: GroupFunction) -> tuple[GroupOutcome, ...]:
+        """Close the groups that are still open and reduce them; final only."""
+        self._keep()
+        if self.stage is not Stage.FINAL:
+            return ()
+        lists = self.observatory.reduction.realtime
+        return self._reduce(find_open(self.night, self.camera, self.ledger, lists), reduce)
+
+    def redo(self, reduce: GroupFunction) -> tuple[GroupOutcome, ...]:
+        """Reduce again what waited, used worse masters, or lacks the steps of post-processing."""
+        self._keep()
+        found = find_redo(
+            self.night,
+            self.camera,
+            ledger=self.ledger,
+            observatory=self.observatory,
+            lists=self.observatory.reduction.postprocess,
+        )
+        return self._reduce(found, reduce)
+
+    def stack(self) -> int:
+        """Make the stacks that are missing or out of date, and return how many there are now."""
+        self._keep()
+        made = 0
+        for record in self.ledger.groups(self.night, self.camera.name):
+            product, _ = stack_group(
+                record.group_id,
+                ledger=self.ledger,
+                pool=self.pool,
+                observatory=self.observatory,
+                camera=self.camera,
+            )
+            made += product is not None
+        return made
+
+    def _reduce(self, redos: Any, reduce: GroupFunction) -> tuple[GroupOutcome, ...]:
+        return reduce_groups(
+            redos,
+            camera=self.camera,
+            ledger=self.ledger,
+            observatory=self.observatory,
+            owner=str(Owner.here("stage")),
+            reduce=reduce,
+        )
+
+    def reconcile(self) -> Reconciliation | None:
+        """Compare ledger, directories and products; final only."""
+        self._keep()
+        if self.stage is not Stage.FINAL:
+            return None
+        layout = Layout(self.observatory.root)
+        entries = self.ledger.entries(night=self.night, camera=self.camera.name)
+        files = [path for path in {entry.path for entry in entries} if path.exists()]
+        reduced = layout.night(self.camera.name, self.night) / "reduced"
+        products = sorted(path for path in reduced.glob("*.fits")) if reduced.is_dir() else []
+        return self.ledger.reconcile(self.night, self.camera.name, files=files, product_files=products)
+
+    def report(self, reconciliation: Reconciliation | None) -> StageReport:
+        """Write summary, error report and exposure log."""
+        self._keep()
+        return write_reports(
+            self.stage,
+            self.night,
+            self.camera,
+            ledger=self.ledger,
+            layout=Layout(self.observatory.root),
+            reconciliation=reconciliation,
+        )
+
+    def announce(self, report: StageReport) -> None:
+        """Put the notice into the outbox, from which it is sent and tried again until it is delivered."""
+        from nightglass.notices import Notice, Outbox
+
+        layout = Layout(self.observatory.root)
+        log = layout.log(self.camera.name, self.night)
+        notice = Notice(
+            subject=report.subject,
+            text=report.text,
+            html=report.html,
+            attachments=tuple(path for path in (log, *report.attachments) if path.exists()),
+            key=f"{self.camera.name}/{self.night}/{self.stage.value}",
+        )
+        outbox = Outbox(layout.run / "outbox", self.observatory.notices)
+        outbox.put(notice)
+
+    def finish(self, summary: StageSummary) -> None:
+        """Record the stage as done; final closes the night."""
+        if self.lease is not None:
+            self.ledger.finish_stage(self.lease, summary.to_json())
+        if self.stage is Stage.FINAL:
+            self.ledger.close_night(self.night, self.camera.name)
+
+    def fail(self, error: BaseException) -> None:
+        """Record that the stage did not go well: it is tried again later, or given up."""
+        if self.lease is not None:
+            with suppress(LeaseLost):  # then somebody else has it, and says how it ends
+                self.ledger.fail_stage(self.lease, error)
+
+    def _keep(self) -> None:
+        """Prolong the claim; a stage that was taken over stops here."""
+        if self.lease is not None:
+            self.lease = self.ledger.extend_stage(self.lease, lease_s=_LEASE_S)
+
+
+def run_stage(
+    stage: Stage,
+    night: Night,
+    camera: Camera,
+    *,
+    ledger: Ledger,
+    pool: Pool,
+    observatory: Observatory,
+    reduce: Callable[..., GroupOutcome] | None = None,
+) -> StageSummary | None:
+    """Run midway or final: masters, redo, reports, notice; final also flushes, reconciles and closes the night.
+
+    Run twice is once: a stage that is done, or that somebody else runs, is left alone.
+
+    Parameters
+    ----------
+    reduce : callable, optional
+        Instead of `nightglass.reduction.run_group`, with its parameters.
+
+    Returns
+    -------
+    StageSummary or None
+        None if the stage is done already, or somebody else runs it.
+    """
+    from nightglass.reduction import run_group
+
+    work = Postprocess(stage, night, camera, ledger, pool, observatory)
+    if not work.claim():
+        _log.info("%s of %s, %s is done or runs elsewhere", stage.value, night, camera.name)
+        return None
+    chosen = reduce or run_group
+
+    def reduce_one(job: Any) -> GroupOutcome:
+        return chosen(job, ledger=ledger, pool=pool, observatory=observatory, camera=camera)
+
+    try:
+        summary = _in_order(work, reduce_one)
+    except BaseException as error:
+        work.fail(error)
+        raise
+    work.finish(summary)
+    return summary
+
+
+def _in_order(work: Postprocess, reduce: GroupFunction) -> StageSummary:
+    summary = StageSummary(stage=work.stage.value, night=work.night.label, camera=work.camera.name)
+    flushed = work.flush_groups(reduce)
+    masters = work.refresh_masters()
+    redone = work.redo(reduce)
+    stacks = work.stack()
+    reconciliation = work.reconcile()
+    report = work.report(reconciliation)
+    work.announce(report)
+    counts = work.ledger.counts(work.night, work.camera.name)
+    return replace(
+        summary,
+        masters=len(masters),
+        stacks=stacks,
+        redone=sum(len(outcome.reduced) for outcome in (*flushed, *redone)),
+        counts={state.value: count for state, count in counts.items()},
+        differences=tuple(str(item) for item in reconciliation.differences) if reconciliation else (),
+        reports=tuple(str(path) for path in (report.page, *report.attachments) if isinstance(path, Path)),
+    )
