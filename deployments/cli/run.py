@@ -6,27 +6,32 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from deployments.cli.closing import closing
 from deployments.cli.live import LiveNight, ScreenHandler, newest_night
 from deployments.cli.places import remember_sources
 from deployments.cli.request import Plan, RunRequest, make_plan
 from deployments.cli.screen import output
 from deployments.cli.session import tonight
+from deployments.cli.view import look
 from deployments.logs import NightFiles, logging_to, night_paths
 from nightglass.errors import Misconfigured
 from nightglass.model import State
 from nightglass.watch.instance import lock_holder
 
 if TYPE_CHECKING:
+    from deployments.runner_executor import PrefectExecutor
     from nightglass.ledger import Ledger
+    from nightglass.model import Night
     from nightglass.pool import Pool
-    from nightglass.watch.executor import Executor
+    from nightglass.watch import Watch
 
-__all__ = ["RunRequest", "run_command", "run_plan"]
+__all__ = ["RunRequest", "Watched", "logs_of", "run_command", "watching"]
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +40,16 @@ def run_command(request: RunRequest, *, config: Path | None, root: Path | None) 
     """Run a night as it was asked for; return the exit code."""
     plan = make_plan(request, config=config, root=root)
     console = output()
-    with logs_of(plan, console):
-        return run_plan(plan, console)
+    with logs_of(plan, console), watching(plan) as watched, ExitStack() as screens:
+        if console.is_terminal:
+            screens.enter_context(_screen(plan, watched.ledger, console))
+        watched.watch.run()
+        screens.close()
+        if request.once:
+            night = _shown_night(plan, watched.ledger)
+            view = look(watched.ledger, plan.observatory, night, camera=_only_camera(plan), recent=0)
+            console.print(closing(view, plan.session.layout))
+        return _exit_code(plan, watched.ledger)
 
 
 @contextmanager
@@ -54,8 +67,18 @@ def logs_of(plan: Plan, console: Console) -> Iterator[None]:
         yield
 
 
-def run_plan(plan: Plan, console: Console) -> int:
-    """Run the watch of a plan until it ends; return the exit code."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A watch that can run, and what it works with."""
+
+    watch: Watch
+    ledger: Ledger
+    executor: PrefectExecutor | None
+
+
+@contextmanager
+def watching(plan: Plan) -> Iterator[Watched]:
+    """Open ledger and cluster, make the watch of a plan, and close everything at the end."""
     from nightglass.cluster import start
     from nightglass.ledger import Ledger
     from nightglass.watch import Watch
@@ -67,22 +90,16 @@ def run_plan(plan: Plan, console: Console) -> int:
         if holder := lock_holder(session.layout.run, camera):
             message = f"camera {camera} is watched under {observatory.root} already, by process {holder}"
             raise Misconfigured(message, remedy=f"stop it with: kill {holder}; or choose another --root")
-    with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger.open(session.ledger_address))
-        pool = stack.enter_context(start(observatory.cluster, layout=session.layout))
-        watch = Watch(
-            observatory,
-            plan.cameras,
-            ledger,
-            pool,
-            _executor(plan, pool),
-            nights=plan.nights,
-            once=plan.request.once,
-        )
-        if console.is_terminal:
-            stack.enter_context(_screen(plan, ledger, console))
-        watch.run()
-        return _exit_code(plan, ledger)
+    with Ledger.open(session.ledger_address) as ledger, start(observatory.cluster, layout=session.layout) as pool:
+        executor = _executor(plan, pool) if plan.request.prefect else None
+        watch = Watch(observatory, plan.cameras, ledger, pool, executor, nights=plan.nights, once=plan.request.once)
+        yield Watched(watch, ledger, executor)
+
+
+def _executor(plan: Plan, pool: Pool) -> PrefectExecutor:
+    from deployments.runner_executor import PrefectExecutor
+
+    return PrefectExecutor(plan.observatory, configuration=plan.session.configuration, cluster_address=pool.address)
 
 
 def _make_root(root: Path) -> None:
@@ -93,24 +110,20 @@ def _make_root(root: Path) -> None:
         raise Misconfigured(message, remedy="choose another place by --root") from error
 
 
-def _executor(plan: Plan, pool: Pool) -> Executor | None:
-    if not plan.request.prefect:
-        return None
-    from deployments.runner_executor import PrefectExecutor
-
-    return PrefectExecutor(plan.observatory, configuration=plan.session.configuration, cluster_address=pool.address)
-
-
 def _screen(plan: Plan, ledger: Ledger, console: Console) -> LiveNight:
-    camera = plan.camera_names[0] if len(plan.camera_names) == 1 else None
-    asked = plan.nights[0] if plan.nights else None
     return LiveNight(
-        console,
-        ledger,
-        plan.observatory,
-        night=lambda: asked or newest_night(ledger, camera) or tonight(plan.observatory),
-        camera=camera,
+        console, ledger, plan.observatory, night=lambda: _shown_night(plan, ledger), camera=_only_camera(plan)
     )
+
+
+def _only_camera(plan: Plan) -> str | None:
+    return plan.camera_names[0] if len(plan.camera_names) == 1 else None
+
+
+def _shown_night(plan: Plan, ledger: Ledger) -> Night:
+    if plan.nights:
+        return plan.nights[0]
+    return newest_night(ledger, _only_camera(plan)) or tonight(plan.observatory)
 
 
 def _exit_code(plan: Plan, ledger: Ledger) -> int:
