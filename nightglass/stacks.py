@@ -7,6 +7,7 @@ taken out before, so that the clip sees stars and not clouds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from nightglass.image import Image
 from nightglass.model import DQ, Quality
 
 if TYPE_CHECKING:
+    from astropy.io.fits import Header
     from astropy.wcs import WCS
 
 __all__ = ["StackMember", "StackResult", "StackSpec", "combine_group"]
@@ -31,6 +33,11 @@ _BRIGHTEST = 60
 _MOST_SHEAR = 0.05
 _EDGE = 1e-3
 _ROWS = 256
+
+_OF_ONE_EXPOSURE = re.compile(
+    r"NG(STEP|PAR|CAL|NOT|GAIN)\d+|OS(LEV|RMS)\d+|MST[A-Z]+|[A-Z]+COR|MEASURED|CFGHASH|RAW(NAME|CID)|EXPID|NSTEPS|NSOURCES|"
+    r"SKY[A-Z]+|DETTHRES|APERRAD|SEEING|FWHMPIX|ELONGAT|WCSOK|WCSNOTE|QUALITY|DATE-OBS|DATE-BEG|MJD-OBS|XPOSURE|HISTORY"
+)
 
 Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Matrix and offset that take (row, column) of the reference to (row, column) of a member."""
@@ -111,10 +118,10 @@ def combine_group(spec: StackSpec) -> StackResult:
     if len(used) < 2:
         raise _too_few(spec, notes)
     ordered = tuple(member.exposure_id for member in members if member.exposure_id in used)
-    write_product(spec.part, stacked, cards=_cards(spec, members, ordered), history=[f"left out {note}" for note in notes])
-    return StackResult(
-        checksum=content_id(spec.part), size=spec.part.stat().st_size, used=ordered, notes=tuple(notes)
+    write_product(
+        spec.part, stacked, cards=_cards(spec, members, ordered), history=[f"left out {note}" for note in notes]
     )
+    return StackResult(checksum=content_id(spec.part), size=spec.part.stat().st_size, used=ordered, notes=tuple(notes))
 
 
 def _too_few(spec: StackSpec, notes: Sequence[str]) -> Rejected:
@@ -136,7 +143,7 @@ def _stack_detector(
         aligned.append(_resample(image, transform, reference.data.shape))
         exposure += image.exposure_time_s
     data, variance, mask = _combine(aligned, spec.sigma)
-    header = reference.header.copy()
+    header = _sky_header(reference)
     header["NCOMBINE"] = (len(aligned), "exposures in this stack")
     header["EXPTOTAL"] = (exposure, "[s] sum of their exposure times")
     stack = Image(
@@ -150,6 +157,14 @@ def _stack_detector(
         unit=reference.unit,
     )
     return stack, notes
+
+
+def _sky_header(reference: Image) -> Header:
+    """Return the header of the reference without what is true of that exposure alone."""
+    header = reference.header.copy()
+    for keyword in {card.keyword for card in header.cards if _OF_ONE_EXPOSURE.fullmatch(card.keyword)}:
+        header.remove(keyword, remove_all=True)
+    return header
 
 
 class _NoMatch(Exception):

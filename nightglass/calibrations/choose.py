@@ -91,7 +91,7 @@ def choose(ref: ExposureRef, camera: Camera, ledger: Ledger, *, now_night: Night
 def choose_master(
     ref: ExposureRef, kind: Kind, rule: CalibrationRule, ledger: Ledger, *, night: Night
 ) -> MasterRef | None:
-    """Return the best master of a kind, or None; the answer depends on the masters that exist, not on when they came."""
+    """Return the best master of a kind, or None; it depends on which masters exist, not on when they came."""
     oldest = night.shifted(-rule.max_age_days)
     candidates = [
         master
@@ -131,7 +131,9 @@ def _rank(ref: ExposureRef, master: MasterRef, night: Night, kind: Kind) -> tupl
 
 
 def _wanted(ref: ExposureRef, rule: CalibrationRule, kind: Kind) -> str:
-    return ", ".join(f"{name} {value or '-'}" for name, value in zip(rule.match, set_key(ref, rule, kind), strict=False))
+    return ", ".join(
+        f"{name} {value or '-'}" for name, value in zip(rule.match, set_key(ref, rule, kind), strict=False)
+    )
 
 
 def requirements(night: Night, camera: Camera, ledger: Ledger) -> tuple[Requirement, ...]:
@@ -158,5 +160,7 @@ def _science(ledger: Ledger, night: Night, camera: Camera, states: set[State]) -
 
 
 def _needed(camera: Camera, ref: ExposureRef) -> set[Kind]:
-    names = {entry.step for lists in camera.steps.values() for entry in lists.get(ref.kind.value, lists.get("default", ()))}
+    names = {
+        entry.step for lists in camera.steps.values() for entry in lists.get(ref.kind.value, lists.get("default", ()))
+    }
     return {kind for kind in CALIBRATION_KINDS if kind.value in names}

@@ -118,9 +118,7 @@ def _robust(values: np.ndarray) -> float:
     return float(np.median(np.abs(values - np.median(values)))) * _MAD_TO_SIGMA if values.size else 0.0
 
 
-def judge_frames(
-    statistics: Mapping[str, FrameStatistics], kind: Kind, rule: CalibrationRule
-) -> dict[str, str]:
+def judge_frames(statistics: Mapping[str, FrameStatistics], kind: Kind, rule: CalibrationRule) -> dict[str, str]:
     """Return the frames that must not go into a master, each with its reason.
 
     A frame is compared with the others of its set only if there are at least three; flats may differ in level, which is
@@ -164,4 +162,3 @@ def _outliers(values: Mapping[str, float], what: str, limit: float, floor: float
         for name, value in values.items()
         if abs(value - centre) > limit * spread
     }
-

@@ -69,9 +69,7 @@ def build_masters(
     return tuple(master for kind in wanted for master in builder.build(kind))
 
 
-def master_identity(
-    frame_set: FrameSet, camera: Camera, used: Sequence[MasterRef | None]
-) -> str:
+def master_identity(frame_set: FrameSet, camera: Camera, used: Sequence[MasterRef | None]) -> str:
     """Return the id of a master: a hash of its kind, its settings and its inputs, in no order of arrival."""
     rule = camera.calibrations[frame_set.kind]
     settings = (rule.sigma, rule.min_response, sorted(rule.match))
@@ -107,7 +105,9 @@ class _Builder:
         return made
 
     def _frames(self, kind: Kind) -> list[ExposureRef]:
-        entries = self._ledger.entries(night=self._night, camera=self._camera.name, states={State.REDUCED}, kinds={kind})
+        entries = self._ledger.entries(
+            night=self._night, camera=self._camera.name, states={State.REDUCED}, kinds={kind}
+        )
         return [entry.ref for entry in entries if entry.ref is not None]
 
     def _accepted(self, frame_set: FrameSet) -> FrameSet:
@@ -182,7 +182,9 @@ class _Builder:
             dark=dark,
             memory_mib=self._memory_mib,
         )
-        finished = self._pool.submit(combine_frames, spec, key=f"master {master.kind.value}", priority=5).result()
+        finished: MasterRef = self._pool.submit(
+            combine_frames, spec, key=f"master {master.kind.value}", priority=5
+        ).result()
         checksum, size = content_id(part), part.stat().st_size
         publish(part, master.path)
         product = Product(

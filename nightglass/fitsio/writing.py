@@ -107,7 +107,8 @@ def write_product(
 def _write(stream: FileIO, hdu: _Hdu) -> None:
     """Write data first, for the header tells their sum."""
     start = stream.tell()
-    length = len(pad_header([*hdu.cards, *_sums(_NO_CHECKSUM, 0)]))
+    cards = _announcing_long_strings(hdu.cards)
+    length = len(pad_header([*cards, *_sums(_NO_CHECKSUM, 0)]))
     stream.seek(start + length)
     total = size = 0
     for piece in hdu.pieces():
@@ -115,12 +116,19 @@ def _write(stream: FileIO, hdu: _Hdu) -> None:
         total = add_sums(total, sum_bytes(piece))
         size += len(piece)
     _write_all(stream, bytes(-size % BLOCK))
-    header = pad_header([*hdu.cards, *_sums(_NO_CHECKSUM, total)])
-    header = pad_header([*hdu.cards, *_sums(checksum_card_value(header, total), total)])
+    header = pad_header([*cards, *_sums(_NO_CHECKSUM, total)])
+    header = pad_header([*cards, *_sums(checksum_card_value(header, total), total)])
     end = stream.tell()
     stream.seek(start)
     _write_all(stream, header)
     stream.seek(end)
+
+
+def _announcing_long_strings(cards: list[str]) -> list[str]:
+    """Add the card by which the OGIP convention for CONTINUE wants to be announced."""
+    if not any(card.startswith("CONTINUE") for card in cards):
+        return cards
+    return [*cards, *make_card("LONGSTRN", ("OGIP 1.0", "long strings go on in CONTINUE"))]
 
 
 def _write_all(stream: FileIO, data: bytes | memoryview) -> None:

@@ -14,7 +14,7 @@ from nightglass.config import Camera
 from nightglass.errors import NightglassError, Waiting
 from nightglass.fitsio import scan_headers
 from nightglass.fitsio.headers import card_value
-from nightglass.groups import GroupEngine
+from nightglass.groups import GroupEngine, ReadyGroup
 from nightglass.ledger import Entry, GroupRecord
 from nightglass.model import CALIBRATION_KINDS, ExposureRef, Night, ProductKind, State
 from nightglass.reduction import GroupJob, GroupOutcome
@@ -49,7 +49,7 @@ def find_open(night: Night, camera: Camera, ledger: Ledger, lists: Sequence[str]
     """Return the groups that were never closed or never ran: the last ones of the night are flushed."""
     entries = [entry for entry in ledger.entries(night=night, camera=camera.name, states=_OPEN) if entry.ref]
     engine = GroupEngine(camera.groups)
-    ready = []
+    ready: list[ReadyGroup] = []
     for entry in entries:
         if entry.ref is not None:
             ready += engine.add(entry.ref, 0.0)
@@ -131,7 +131,13 @@ def _grouped(chosen: Iterable[tuple[Entry, str]], lists: tuple[str, ...], ledger
 
 
 def reduce_groups(
-    redos: Sequence[Redo], *, camera: Camera, ledger: Ledger, observatory: Observatory, owner: str, reduce: GroupFunction
+    redos: Sequence[Redo],
+    *,
+    camera: Camera,
+    ledger: Ledger,
+    observatory: Observatory,
+    owner: str,
+    reduce: GroupFunction,
 ) -> tuple[GroupOutcome, ...]:
     """Claim and reduce groups one after the other; what somebody else holds is left to them."""
     outcomes = []

@@ -75,17 +75,13 @@ class Postprocess:
     def claim(self) -> bool:
         """Take the stage in the ledger; False: somebody else runs it, or it is done."""
         owner = str(Owner.here("stage"))
-        self.lease = self.ledger.claim_stage(
-            self.night, self.camera.name, self.stage, owner=owner, lease_s=_LEASE_S
-        )
+        self.lease = self.ledger.claim_stage(self.night, self.camera.name, self.stage, owner=owner, lease_s=_LEASE_S)
         return self.lease is not None
 
     def refresh_masters(self) -> tuple[MasterRef, ...]:
         """Make tonight's masters of all accepted frames."""
         self._keep()
-        return build_masters(
-            self.night, self.camera, ledger=self.ledger, pool=self.pool, observatory=self.observatory
-        )
+        return build_masters(self.night, self.camera, ledger=self.ledger, pool=self.pool, observatory=self.observatory)
 
     def flush_groups(self, reduce: GroupFunction) -> tuple[GroupOutcome, ...]:
         """Close the groups that are still open and reduce them; final only."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +14,8 @@ from nightglass.errors import LeaseLost, Misconfigured, NightglassError, Retryab
 from nightglass.ledger import Lease
 from nightglass.model import ExposureRef, Product, Quality, State
 from nightglass.reduction.plan import plan
-from nightglass.reduction.stacking import stack_group
 from nightglass.reduction.spec import ReductionResult, ReductionSpec, check_names
+from nightglass.reduction.stacking import stack_group
 from nightglass.reduction.worker import reduce_exposure
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["GroupJob", "GroupOutcome", "MemberOutcome", "run_group"]
 
 _log = logging.getLogger(__name__)
+
+_FRESH = 0.75
+"""A lease with less than this fraction of its time left is prolonged when its exposure begins or comes nearer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,7 @@ def run_group(job: GroupJob, *, ledger: Ledger, pool: Pool, observatory: Observa
             camera.step_list(name, ref.kind)
     run = _Run(job, ledger, pool, observatory, camera)
     members = run.reduce()
-    stack, notes = run.stack(members)
+    stack, notes = run.stack() if any(member.state is State.REDUCED for member in members) else (None, ())
     return GroupOutcome(
         group_id=job.group_id,
         members=members,
@@ -179,26 +182,26 @@ class _Run:
         self._camera = camera
         self._pending: dict[Future[ReductionResult], tuple[ReductionSpec, Lease]] = {}
         self._outcomes: dict[str, MemberOutcome] = {}
-        self._deadline = 0.0
 
     def reduce(self) -> tuple[MemberOutcome, ...]:
         for ref, lease in zip(self._job.refs, self._job.leases, strict=True):
             self._guarded(lease, partial(self._submit, ref, lease))
         self._progress()
         while self._pending:
-            done, _ = wait(self._pending, self._deadline - time.monotonic(), FIRST_COMPLETED)
+            left = min(lease.until for _, lease in self._pending.values()) - time.time()
+            done, _ = wait(self._pending, max(left, 0), FIRST_COMPLETED)
             for future in done:
                 spec, lease = self._pending.pop(future)
                 self._guarded(lease, partial(self._finish, spec, lease, future))
             if done:
                 self._progress()
-            elif time.monotonic() >= self._deadline:
+            else:
                 self._give_up()
         return tuple(self._outcomes[lease.exposure_id] for lease in self._job.leases)
 
     def _submit(self, ref: ExposureRef, lease: Lease) -> None:
         # a job that waited long in a queue finds out here that its lease was lost, before any work is done
-        if lease.until - time.time() < self._rules.lease_s / 2:
+        if lease.until - time.time() < _FRESH * self._rules.lease_s:
             lease = self._ledger.extend(lease, lease_s=self._rules.lease_s)
         spec = plan(
             ref,
@@ -213,9 +216,8 @@ class _Run:
 
     def _progress(self) -> None:
         """Something ended: the others, which waited for it, get their time anew."""
-        self._deadline = time.monotonic() + self._rules.lease_s
         for future, (spec, lease) in list(self._pending.items()):
-            if lease.until - time.time() < self._rules.lease_s / 2 and not future.done():
+            if lease.until - time.time() < _FRESH * self._rules.lease_s and not future.done():
                 try:
                     longer = self._ledger.extend(lease, lease_s=self._rules.lease_s)
                 except NightglassError as error:
@@ -224,8 +226,10 @@ class _Run:
                     self._pending[future] = (spec, longer)
 
     def _give_up(self) -> None:
-        for future in list(self._pending):
-            message = f"{self._pending[future][1].exposure_id} was not reduced within {self._rules.lease_s:g} s"
+        for future, (_, lease) in list(self._pending.items()):
+            if lease.until > time.time():
+                continue
+            message = f"{lease.exposure_id} was not reduced within {self._rules.lease_s:g} s"
             self._drop(future, Retryable(message, remedy="raise reduction.lease_s if exposures take that long"))
 
     def _drop(self, future: Future[ReductionResult], error: NightglassError) -> None:
@@ -269,17 +273,21 @@ class _Run:
             notes=result.notes,
         )
 
-    def stack(self, members: Sequence[MemberOutcome]) -> tuple[Product | None, tuple[str, ...]]:
-        """Combine the reduced members, if the rule of the group asks for it and there are at least two."""
-        if not self._job.rule or all(item.error for item in members):
+    def stack(self) -> tuple[Product | None, tuple[str, ...]]:
+        """Stack the group, where its rule asks for it; a stack that fails is a note, for its members are reduced."""
+        if not self._job.rule:
             return None, ()
-        return stack_group(
-            self._job.group_id,
-            ledger=self._ledger,
-            pool=self._pool,
-            observatory=self._observatory,
-            camera=self._camera,
-        )
+        try:
+            return stack_group(
+                self._job.group_id,
+                ledger=self._ledger,
+                pool=self._pool,
+                observatory=self._observatory,
+                camera=self._camera,
+            )
+        except Exception as error:  # noqa: BLE001 - a boundary: midway and final try again
+            _log.exception("group %s: no stack", self._job.group_id)
+            return None, (f"no stack: {type(error).__name__}: {error}",)
 
     def _guarded(self, lease: Lease, work: Callable[[], None]) -> None:
         try:

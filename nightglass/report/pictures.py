@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["thumbnail", "trend"]
 
 _SIDE = 240
-_WIDTH, _HEIGHT, _MARGIN = 640, 120, 8
+_WIDTH, _HEIGHT, _MARGIN = 1040, 110, 8
 
 
 def thumbnail(path: Path) -> str:

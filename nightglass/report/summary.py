@@ -78,9 +78,7 @@ def write_reports(
     return StageReport(subject=facts["subject"], text=text, html=html, page=page, attachments=(*attachments, log))
 
 
-def update_error_report(
-    night: Night, camera: Camera, *, entries: Sequence[Entry], layout: Layout
-) -> tuple[Path, Path]:
+def update_error_report(night: Night, camera: Camera, *, entries: Sequence[Entry], layout: Layout) -> tuple[Path, Path]:
     """Write the cumulative error report as text by cause and as a table."""
     text, table = layout.errors(camera.name, night, ".txt"), layout.errors(camera.name, night, ".csv")
     _write(text, error_text(entries))
@@ -96,9 +94,7 @@ def _write(path: Path, content: str) -> None:
 def _record(path: Path, key: str, night: Night, camera: Camera, ledger: Ledger) -> None:
     from nightglass.fitsio import content_id
 
-    product = Product(
-        kind=ProductKind.REPORT, key=key, path=path, checksum=content_id(path), size=path.stat().st_size
-    )
+    product = Product(kind=ProductKind.REPORT, key=key, path=path, checksum=content_id(path), size=path.stat().st_size)
     ledger.add_product(product, night=night, camera=camera.name)
 
 
@@ -162,7 +158,7 @@ def _trends(science: Sequence[Entry]) -> list[tuple[str, str, str]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and value == value  # noqa: PLR0124 - NaN
+    return isinstance(value, (int, float)) and value == value  # not NaN
 
 
 def _errors(entries: Sequence[Entry]) -> list[tuple[str, int, str]]:
@@ -208,13 +204,21 @@ def _row(entry: Entry) -> dict[str, str]:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and _is_number(value) else str(value) if isinstance(value, int) else ""
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and _is_number(value)
+        else str(value)
+        if isinstance(value, int)
+        else ""
+    )
 
 
 def _page(facts: dict[str, Any]) -> str:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     source = (resources.files("nightglass.report") / "summary.html.j2").read_text("utf-8")
     return environment.from_string(source).render(**facts)
 
@@ -227,7 +231,9 @@ def _text(facts: dict[str, Any]) -> str:
         lines.append("Quality of science: " + ", ".join(f"{count} {verdict}" for verdict, count in facts["quality"]))
     lines.append("")
     for need in facts["masters"]:
-        state = "still required" if need.master is None else ("tonight's" if need.tonight else f"of {need.master.night}")
+        state = (
+            "still required" if need.master is None else ("tonight's" if need.tonight else f"of {need.master.night}")
+        )
         lines.append(f"Master {need.kind.value} ({need.what}): {state}, for {need.exposures} exposures")
     lines += [f"Waiting: {reason} ({count})" for reason, count in facts["waiting"]]
     lines += [f"{cause}: {count}, for example: {reason}" for cause, count, reason in facts["errors"]]

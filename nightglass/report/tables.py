@@ -13,7 +13,18 @@ __all__ = ["ERROR_STATES", "error_table", "error_text", "exposure_log"]
 
 ERROR_STATES = (State.REJECTED, State.FAILED, State.WAITING, State.SKIPPED)
 _COLUMNS = (
-    *("exposure", "kind", "target", "filter", "exposure_time_s", "started_at", "state", "quality", "seeing", "background"),
+    *(
+        "exposure",
+        "kind",
+        "target",
+        "filter",
+        "exposure_time_s",
+        "started_at",
+        "state",
+        "quality",
+        "seeing",
+        "background",
+    ),
     *("noise", "sources", "latency_s", "revision", "group", "masters", "reason", "file"),
 )
 _MEASURED = ("seeing", "background", "noise", "sources")
@@ -48,7 +59,9 @@ def _log_row(entry: Entry) -> list[object]:
 
 def error_table(entries: Sequence[Entry]) -> str:
     """Return one row an exposure that was not reduced, or that a later judgement struck, as CSV."""
-    rows = ([entry.exposure_id, entry.cause, entry.state.value, entry.reason, str(entry.path)] for entry in _wrong(entries))
+    rows = (
+        [entry.exposure_id, entry.cause, entry.state.value, entry.reason, str(entry.path)] for entry in _wrong(entries)
+    )
     return _csv(("exposure", "cause", "state", "reason", "file"), rows)
 
 
@@ -81,4 +94,3 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _number(value: object) -> str:
     return f"{value:.5g}" if isinstance(value, (int, float)) else ""
-
