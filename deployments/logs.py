@@ -26,8 +26,14 @@ __all__ = ["NightFiles", "formatter", "logging_to", "night_paths"]
 
 _LOOK_S = 10.0
 """How often it is asked whether the night has changed."""
-_LOUD = ("httpx", "httpcore", "distributed", "asyncio", "watchdog", "PIL", "matplotlib", "numba", "apprise")
-"""Libraries whose INFO lines say nothing about the night."""
+_LOUD = dict.fromkeys(
+    ("httpx", "httpcore", "asyncio", "watchdog", "PIL", "matplotlib", "numba", "apprise"), logging.WARNING
+)
+_LOUD["distributed"] = logging.CRITICAL
+"""Libraries, and the level from which their lines say something about the night.
+
+What Dask calls an error is a worker that died, which its pool turns into an error of the exposure.
+"""
 
 
 class _Formatter(logging.Formatter):
@@ -120,20 +126,22 @@ def logging_to(*handlers: logging.Handler, level: str) -> Iterator[None]:
         ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
     """
     root = logging.getLogger()
-    before, loud = root.level, {name: logging.getLogger(name).level for name in _LOUD}
+    before = root.level
     for handler in handlers:
         if handler.formatter is None:
             handler.setFormatter(formatter())
+        # a filter, because some libraries set the levels of their loggers as they are imported, later
+        handler.addFilter(_says_something)
         root.addHandler(handler)
     root.setLevel(level)
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     try:
         yield
     finally:
         root.setLevel(before)
-        for name, former in loud.items():
-            logging.getLogger(name).setLevel(former)
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return record.levelno >= _LOUD.get(record.name.partition(".")[0], logging.NOTSET)

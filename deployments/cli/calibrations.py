@@ -12,7 +12,7 @@ from rich.text import Text
 from deployments.cli.places import camera_named
 from deployments.cli.screen import output, table
 from deployments.cli.session import open_session, tonight
-from deployments.cli.view import latest_night
+from deployments.cli.view import cameras_of, latest_night
 from nightglass.config import MissingCalibration
 from nightglass.errors import Misconfigured
 from nightglass.model import MasterRef, Night, Quality
@@ -31,7 +31,7 @@ def calibrations_command(*, night: str | None, camera: str | None, config: Path 
     session, console = open_session(config, root), output()
     with session.ledger() as ledger:
         chosen = Night(night) if night else latest_night(ledger, camera) or tonight(session.observatory)
-        names = sorted(record.camera for record in ledger.nights(camera) if record.night == chosen)
+        names = cameras_of(ledger, chosen, camera)
         if not names:
             message = f"the ledger knows no night {chosen}" + (f" of camera {camera}" if camera else "")
             raise Misconfigured(message, remedy=f"it knows {_known(ledger, camera)}")
@@ -44,7 +44,7 @@ def calibrations_command(*, night: str | None, camera: str | None, config: Path 
 
 
 def _known(ledger: Ledger, camera: str | None) -> str:
-    return ", ".join(sorted({str(record.night) for record in ledger.nights(camera)})[-5:]) or "none at all"
+    return ", ".join(sorted({str(night) for night, _ in ledger.nights_seen(camera)})[-5:]) or "none at all"
 
 
 def _serves(master: MasterRef, needed: Sequence[Requirement]) -> bool:
@@ -56,7 +56,7 @@ def _needed(camera: str, night: Night, needed: Sequence[Requirement]) -> Table:
     for item in needed:
         if item.master is None:
             waits = item.missing is MissingCalibration.WAIT
-            text = "required: exposures wait for it" if waits else "required: exposures go on without"
+            text = "required, waited for" if waits else "required, gone without"
             style = "bold red" if waits else "yellow"
             made.add_row(item.kind.value, item.what, str(item.exposures), Text(text, style), "", "", "")
             continue

@@ -12,7 +12,7 @@ from rich.text import Text
 from deployments.cli.places import camera_named, product_files, raw_files
 from deployments.cli.screen import STATE_STYLES, output, table
 from deployments.cli.session import Session, open_session, tonight
-from deployments.cli.view import latest_night
+from deployments.cli.view import cameras_of, latest_night
 from nightglass.errors import Misconfigured
 from nightglass.model import Night
 
@@ -39,12 +39,12 @@ def reconcile_command(*, night: str | None, camera: str | None, config: Path | N
     session, console = open_session(config, root), output()
     with session.ledger() as ledger:
         chosen = Night(night) if night else latest_night(ledger, camera) or tonight(session.observatory)
-        cameras = [item.camera for item in ledger.nights(camera) if item.night == chosen]
+        cameras = cameras_of(ledger, chosen, camera)
         if not cameras:
             message = f"the ledger knows no night {chosen}" + (f" of camera {camera}" if camera else "")
             raise Misconfigured(message)
         differences = 0
-        for name in sorted(cameras):
+        for name in cameras:
             differences += _reconcile(session, ledger, chosen, name)
     if not differences:
         console.print(f"[green]night {chosen}: ledger and disk agree[/]")

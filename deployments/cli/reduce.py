@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from deployments.cli.screen import STATE_STYLES, duration, output, table
+from deployments.cli.screen import STATE_STYLES, duration, output
 from deployments.cli.session import Session, names_in, open_session
 from deployments.logs import logging_to
 from nightglass.config import Camera, load_camera
@@ -74,7 +74,7 @@ class _Row:
     exposure_id: str = ""
     text: str = ""
     seconds: float = 0.0
-    products: tuple[str, ...] = ()
+    products: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +113,21 @@ class _Work:
             exposure_id=member.exposure_id,
             text=member.error or "; ".join(member.notes),
             seconds=outcome.seconds,
-            products=tuple(str(item.path) for item in products if item.kind in _SHOWN),
+            products=tuple((_SHOWN[item.kind], str(item.path)) for item in products if item.kind in _SHOWN),
         )
 
 
-_SHOWN = (ProductKind.REDUCED, ProductKind.QUICKLOOK)
+_SHOWN = {ProductKind.REDUCED: "product", ProductKind.QUICKLOOK: "quick look"}
 
 
 def _print(rows: Sequence[_Row], console: Console) -> None:
-    made = table("exposure", "state", ">time", "products, or why not")
     for row in rows:
-        name = row.exposure_id or row.path.name
-        state = Text(row.state.value, STATE_STYLES[row.state])
-        detail = "\n".join([*row.products, *([row.text] if row.text else [])])
-        made.add_row(name, state, duration(row.seconds) if row.seconds else "", detail)
-    console.print(made)
+        text = Text.assemble(
+            (row.exposure_id or str(row.path), "bold"), "  ", (row.state.value, STATE_STYLES[row.state])
+        )
+        console.print(text.append(f" in {duration(row.seconds)}" if row.state is State.REDUCED else ""), soft_wrap=True)
+        for name, path in row.products:
+            console.print(Text.assemble((f"  {name:<11}", "bright_black"), path), soft_wrap=True)
+        for note in row.text.split("; "):
+            if note:
+                console.print(Text(f"  {note}", "bright_black" if row.state is State.REDUCED else ""), soft_wrap=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nightglass.config import Observatory
     from nightglass.ledger import Entry, ErrorSummary, Ledger, StageRecord
 
-__all__ = ["Disk", "NightView", "as_json", "latest_night", "look", "prefect_ui"]
+__all__ = ["Disk", "NightView", "as_json", "cameras_of", "latest_night", "look", "prefect_ui"]
 
 _FRESH_S = 10.0
 _GIB = 2.0**30
@@ -89,7 +89,7 @@ def look(
     return NightView(
         at=now,
         night=night,
-        cameras=tuple(sorted({camera} if camera else {item.camera for item in records})),
+        cameras=cameras_of(ledger, night, camera),
         counts=ledger.counts(night, camera),
         latency_s=ledger.latencies(night, camera),
         lag_s=ledger.lag(camera, now=now),
@@ -104,8 +104,15 @@ def look(
 
 
 def latest_night(ledger: Ledger, camera: str | None = None) -> Night | None:
-    """Return the newest night that the ledger knows."""
-    return max((record.night for record in ledger.nights(camera)), default=None)
+    """Return the newest night of which the ledger knows exposures, or that was opened."""
+    opened = (record.night for record in ledger.nights(camera))
+    return max((*opened, *(night for night, _ in ledger.nights_seen(camera))), default=None)
+
+
+def cameras_of(ledger: Ledger, night: Night, camera: str | None = None) -> tuple[str, ...]:
+    """Return the cameras that took part in a night, or the one that is asked for if it did."""
+    seen = {name for known, name in ledger.nights_seen(camera) if known == night}
+    return tuple(sorted(seen | {record.camera for record in ledger.nights(camera) if record.night == night}))
 
 
 def as_json(view: NightView) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Ledger:
     `Catalogue`        add_product, products, products_of, add_master, masters, find_master, record_run, unreported,
                        mark_reported
     `Queries`          find, refs, entries, latest, pending, counts, latencies, lag, waiting_reasons, errors, groups,
-                       find_group, history, holders, knows
+                       find_group, history, holders, knows, nights_seen
     ================== ============================================================================================
 
     Times called `now` are epoch seconds; without one, `clock` is asked.
@@ -178,6 +178,7 @@ class Ledger:
         self.latest = queries.latest
         self.pending = queries.pending
         self.counts = queries.counts
+        self.nights_seen = queries.nights_seen
         self.latencies = queries.latencies
         self.lag = queries.lag
         self.waiting_reasons = queries.waiting_reasons

@@ -123,6 +123,14 @@ class Queries:
             found = {row.state: int(row.total) for row in connection.execute(statement)}
         return {state: found.get(state.value, 0) for state in State}
 
+    def nights_seen(self, camera: str | None = None) -> tuple[tuple[Night, str], ...]:
+        """Return the nights and cameras of which there are entries, opened or not, the earliest first."""
+        statement = select(counters.c.night, counters.c.camera).distinct().where(counters.c.count > 0)
+        if camera is not None:
+            statement = statement.where(counters.c.camera == camera)
+        with self._store.read() as connection:
+            return tuple(sorted((Night(row.night), str(row.camera)) for row in connection.execute(statement)))
+
     def latencies(self, night: Night, camera: str | None = None) -> tuple[float, float] | None:
         """Return median and 95th percentile (nearest rank) of the seconds from sighting to first product.
 
