@@ -1,0 +1,194 @@
+"""A night by library calls alone: frames, masters, science, midway, final."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from nightglass.calibrations import REJECTED_FRAME, build_masters, requirements
+from nightglass.config import Camera, Observatory, load_camera, load_observatory
+from nightglass.dialects import describe
+from nightglass.fitsio import content_id, inspect
+from nightglass.groups import GroupEngine
+from nightglass.layout import Layout
+from nightglass.ledger import GroupRecord, Ledger
+from nightglass.model import CALIBRATION_KINDS, Kind, MasterRef, ProductKind, Quality, Sighting, Stage, State
+from nightglass.pool import SerialPool
+from nightglass.postprocess import run_stage
+from nightglass.reduction import GroupJob, run_group
+from nightglass.simulate import NightPlan, Studio, plan_exposures, write_night
+
+PLAN = NightPlan(biases=4, darks=3, flats=3, science=4, dithers=2, filters=("r",), shape=(192, 256))
+
+
+@dataclass
+class Night:
+    """One night under a root, driven by hand."""
+
+    root: Path
+    ledger: Ledger
+    observatory: Observatory
+    camera: Camera
+    pool: SerialPool
+
+    def arrive(self, *paths: Path) -> None:
+        engine = GroupEngine(self.camera.groups)
+        ready = []
+        for path in paths:
+            found = path.stat()
+            sighting = Sighting(
+                path=path,
+                size=found.st_size,
+                mtime_ns=found.st_mtime_ns,
+                inode=found.st_ino,
+                seen_at=datetime.now(UTC),
+            )
+            entry = self.ledger.see(sighting, camera="lynx", night=PLAN.night)
+            seen = inspect(path, self.camera, self.observatory.limits, now=time.time() + 100)
+            ref = describe(
+                path,
+                seen.headers,
+                self.camera,
+                site=self.observatory.site,
+                night=None,
+                content_id=seen.content_id,
+                size=seen.size,
+                mtime=found.st_mtime,
+            )
+            entry = self.ledger.complete(entry.key, ref)
+            if entry.state is State.COMPLETE and entry.ref is not None:
+                ready += engine.add(entry.ref, time.time())
+        for group in [*ready, *engine.flush()]:
+            self.ledger.group(GroupRecord.of(group))
+            ids = [member.exposure_id for member in group.members]
+            job = GroupJob(
+                job_id=group.group_id,
+                group_id=group.group_id,
+                camera="lynx",
+                refs=group.members,
+                leases=self.ledger.claim(ids, owner="test", lease_s=60),
+                lists=("realtime",),
+                rule=group.rule.name if group.rule else "",
+            )
+            run_group(job, ledger=self.ledger, pool=self.pool, observatory=self.observatory, camera=self.camera)
+
+    def masters(self) -> tuple[MasterRef, ...]:
+        return build_masters(PLAN.night, self.camera, ledger=self.ledger, pool=self.pool, observatory=self.observatory)
+
+    def stage(self, stage: Stage) -> object:
+        return run_stage(
+            stage, PLAN.night, self.camera, ledger=self.ledger, pool=self.pool, observatory=self.observatory
+        )
+
+    def products(self, kind: ProductKind) -> dict[str, str]:
+        return {item.key: item.checksum for item in self.ledger.products(PLAN.night, "lynx", kind)}
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Iterator[Night]:
+    observatory = load_observatory(None, overrides={"root": str(tmp_path / "root")}, environment={})
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        now = datetime.now(UTC)
+        ledger.open_night(PLAN.night, "lynx", midway_due=now, final_due=now)
+        yield Night(tmp_path / "root", ledger, observatory, load_camera("lynx"), SerialPool())
+
+
+def _kinds(raw: Path) -> tuple[list[Path], list[Path]]:
+    simulated = write_night(raw, PLAN, seed=5)
+    calibrations = [
+        path
+        for path, planned in zip(simulated.paths, simulated.exposures, strict=True)
+        if planned.kind in CALIBRATION_KINDS
+    ]
+    return calibrations, [path for path in simulated.paths if path not in calibrations]
+
+
+@pytest.mark.slow
+def test_a_night_from_frames_to_final(night: Night, tmp_path: Path) -> None:
+    calibrations, science = _kinds(tmp_path / "raw")
+    night.arrive(*calibrations)
+    assert [master.kind for master in night.masters()] == [Kind.BIAS, Kind.DARK, Kind.FLAT]
+    night.arrive(*science)
+    first = night.stage(Stage.MIDWAY)
+    assert first is not None
+    reduced = night.products(ProductKind.REDUCED)
+    assert night.stage(Stage.FINAL) is not None
+    assert night.stage(Stage.FINAL) is None  # twice is once
+    assert night.products(ProductKind.REDUCED) == reduced  # nothing better came, nothing was made again
+    assert len(night.products(ProductKind.STACK)) == 2
+    assert not night.ledger.open_nights("lynx")
+    page = Layout(night.root).report("lynx", PLAN.night, Stage.FINAL, ".html").read_text()
+    assert "Ledger, directory and products agree" in page
+    rows = Layout(night.root).exposure_log("lynx", PLAN.night).read_text().splitlines()
+    assert len(rows) == 1 + len(calibrations) + len(science)
+
+
+@pytest.mark.slow
+def test_the_order_of_arrival_leaves_no_trace_after_final(tmp_path: Path, night: Night) -> None:
+    calibrations, science = _kinds(tmp_path / "raw")
+    night.arrive(*calibrations)
+    night.masters()
+    night.arrive(*science)
+    night.stage(Stage.FINAL)
+    observatory = load_observatory(None, overrides={"root": str(tmp_path / "other")}, environment={})
+    with Ledger.open(tmp_path / "other.sqlite") as ledger:
+        ledger.open_night(PLAN.night, "lynx", midway_due=datetime.now(UTC), final_due=datetime.now(UTC))
+        other = Night(tmp_path / "other", ledger, observatory, night.camera, night.pool)
+        other.arrive(*science)  # before there is any master
+        other.arrive(*reversed(calibrations))
+        other.stage(Stage.FINAL)
+        for kind in (ProductKind.REDUCED, ProductKind.MASTER, ProductKind.STACK):
+            assert other.products(kind) == night.products(kind)
+
+
+@pytest.mark.slow
+def test_a_bad_frame_is_left_out_and_said(night: Night, tmp_path: Path) -> None:
+    calibrations, _ = _kinds(tmp_path / "raw")
+    flat = next(path for path in calibrations if fits.getheader(path)["IMAGETYP"] == "flat")
+    disguised = tmp_path / "raw" / "lynx-disguised.fits"
+    shutil.copy(flat, disguised)
+    fits.setval(disguised, "IMAGETYP", value="bias")
+    fits.setval(disguised, "EXPNUM", value=99)
+    fits.setval(disguised, "EXPTIME", value=0.0)
+    night.arrive(*calibrations, disguised)
+    bias = next(master for master in night.masters() if master.kind is Kind.BIAS)
+    assert bias.frames == PLAN.biases
+    entry = night.ledger.find("lynx/20260821/99")
+    assert (entry.state, entry.quality, entry.cause) == (State.REDUCED, Quality.BAD, REJECTED_FRAME)
+    assert "level" in entry.reason
+    with fits.open(bias.path) as hdus:
+        assert float(np.std(hdus["SCI"].data)) < 20
+
+
+@pytest.mark.slow
+def test_what_is_required_is_named(night: Night, tmp_path: Path) -> None:
+    _, science = _kinds(tmp_path / "raw")
+    night.arrive(*science)
+    needs = requirements(PLAN.night, night.camera, night.ledger)
+    assert {need.kind for need in needs} == CALIBRATION_KINDS
+    assert all(need.master is None and need.exposures == len(science) for need in needs)
+
+
+@pytest.mark.slow
+def test_masters_find_the_chip(night: Night, tmp_path: Path) -> None:
+    """The simulator knows what the masters should be."""
+    calibrations, _ = _kinds(tmp_path / "raw")
+    night.arrive(*calibrations)
+    made = {master.kind: master for master in night.masters()}
+    studio = Studio(PLAN, seed=5)
+    assert plan_exposures(PLAN)[0].kind is Kind.BIAS
+    with fits.open(made[Kind.FLAT].path) as hdus:
+        flat = hdus["SCI"].data
+    response = studio.chip.response / studio.chip.response.mean()
+    good = ~studio.chip.bad
+    assert np.corrcoef(flat[good], response[good])[0, 1] > 0.95
+    assert flat[good].mean() == pytest.approx(1.0, abs=0.01)
+    assert content_id(made[Kind.FLAT].path) in set(night.products(ProductKind.MASTER).values())
