@@ -34,7 +34,8 @@ def demo_command(directory: Path | None, *, seed: int, workers: int) -> int:
     """Simulate a night, run it, print what came of it; return 1 if it did not come to its end."""
     place = (directory or Path(tempfile.mkdtemp(prefix="nightglass-demo-"))).absolute()
     raw, root = place / "raw", place / "root"
-    raw.mkdir(parents=True, exist_ok=True)
+    for path in (raw, root):
+        path.mkdir(parents=True, exist_ok=True)
     # a server of the user's is not the place for a demonstration
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "NIGHTGLASS_"))]:
         del os.environ[name]
@@ -64,6 +65,7 @@ def demo_command(directory: Path | None, *, seed: int, workers: int) -> int:
         stack.callback(director.stop)
         director.start()
         watched.watch.run()
+        director.join(timeout=2.0)  # the watch may see the end of the night a moment earlier
         view = look(watched.ledger, observatory, simulated.night, camera=CAMERA, recent=0)
     console.print(closing(view, plan.session.layout))
     if director.phase is not Phase.OVER:

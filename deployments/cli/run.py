@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,11 @@ from deployments.cli.closing import closing
 from deployments.cli.live import LiveNight, ScreenHandler, newest_night
 from deployments.cli.places import remember_sources
 from deployments.cli.request import Plan, RunRequest, make_plan
-from deployments.cli.screen import output
+from deployments.cli.screen import night_screen, output
 from deployments.cli.session import tonight
 from deployments.cli.view import look
 from deployments.logs import NightFiles, logging_to, night_paths
 from nightglass.errors import Misconfigured
-from nightglass.model import State
 from nightglass.watch.instance import lock_holder
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from nightglass.ledger import Ledger
     from nightglass.model import Night
     from nightglass.pool import Pool
-    from nightglass.watch import Watch
+    from nightglass.watch.loop import Watch
 
 __all__ = ["RunRequest", "Watched", "logs_of", "run_command", "watching"]
 
@@ -40,16 +39,19 @@ def run_command(request: RunRequest, *, config: Path | None, root: Path | None) 
     """Run a night as it was asked for; return the exit code."""
     plan = make_plan(request, config=config, root=root)
     console = output()
-    with logs_of(plan, console), watching(plan) as watched, ExitStack() as screens:
-        if console.is_terminal:
-            screens.enter_context(_screen(plan, watched.ledger, console))
-        watched.watch.run()
-        screens.close()
+    _make_root(plan.observatory.root)
+    with logs_of(plan, console), ExitStack() as stack:
+        with console.status("starting Dask workers..."):
+            watched = stack.enter_context(watching(plan))
+        with _screen(plan, watched.ledger, console) if console.is_terminal else nullcontext():
+            result = watched.watch.run()
+        night, camera = _shown_night(plan, watched.ledger), _only_camera(plan)
+        view = look(watched.ledger, plan.observatory, night, camera=camera, recent=0)
         if request.once:
-            night = _shown_night(plan, watched.ledger)
-            view = look(watched.ledger, plan.observatory, night, camera=_only_camera(plan), recent=0)
             console.print(closing(view, plan.session.layout))
-        return _exit_code(plan, watched.ledger)
+        elif console.is_terminal:
+            console.print(night_screen(view, width=console.width))
+    return int(request.once and bool(result.failed or result.stages_failed))
 
 
 @contextmanager
@@ -81,10 +83,9 @@ def watching(plan: Plan) -> Iterator[Watched]:
     """Open ledger and cluster, make the watch of a plan, and close everything at the end."""
     from nightglass.cluster import start
     from nightglass.ledger import Ledger
-    from nightglass.watch import Watch
+    from nightglass.watch.loop import Watch
 
     observatory, session = plan.observatory, plan.session
-    _make_root(observatory.root)
     remember_sources(observatory)
     for camera in plan.camera_names:
         if holder := lock_holder(session.layout.run, camera):
@@ -124,18 +125,3 @@ def _shown_night(plan: Plan, ledger: Ledger) -> Night:
     if plan.nights:
         return plan.nights[0]
     return newest_night(ledger, _only_camera(plan)) or tonight(plan.observatory)
-
-
-def _exit_code(plan: Plan, ledger: Ledger) -> int:
-    """Return 1 if an exposure of a night that was run to its end failed."""
-    if not plan.request.once:
-        return 0
-    places = {Path(source.directory.split("{")[0]) for source in plan.observatory.sources}
-    return int(
-        any(
-            entry.path.is_relative_to(place)
-            for camera in plan.camera_names
-            for entry in ledger.entries(camera=camera, states=[State.FAILED])
-            for place in places
-        )
-    )

@@ -23,16 +23,19 @@ def exported(module: Module) -> list[str] | None:
 
 def defined(module: Module) -> set[str]:
     """Public classes and functions of a module; for a package also what it gathers from its own modules."""
-    names = {
-        node.name
-        for node in module.tree.body
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-    }
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    names = {node.name for node in module.tree.body if isinstance(node, kinds) and not registered(node)}
     if module.path.name == "__init__.py":
+        beside = {path.stem for path in module.path.parent.iterdir()}
         for node in module.tree.body:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(module.name):
-                names |= {alias.asname or alias.name for alias in node.names}
+                names |= {alias.asname or alias.name for alias in node.names} - beside
     return {name for name in names if not name.startswith("_")}
+
+
+def registered(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it is a command, which the command line finds by its decorator."""
+    return any(".command(" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
 def bound(module: Module) -> set[str]:
