@@ -21,6 +21,7 @@ _GAP = 4
 _LABEL_HEIGHT = 26
 _FONT_SIZE = 15
 _MARGIN = 6
+_NARROWEST = 3
 _GREYS = 252
 _COLOURS = {Quality.OK: (110, 200, 120), Quality.WARNING: (240, 170, 50), Quality.BAD: (240, 80, 70)}
 _TEXT = (225, 225, 225)
@@ -93,17 +94,18 @@ def _reduced(image: Image, factor: int) -> NDArray[np.float32]:
     if hidden.any():
         sample = data[::4, ::4][~hidden[::4, ::4]]
         data = np.where(hidden, np.float32(np.median(sample)) if sample.size else np.float32(0), data)
-    rows, columns = data.shape[0] // factor * factor, data.shape[1] // factor * factor
-    if factor == 1 or rows == 0 or columns == 0:
-        return np.ascontiguousarray(data[:: factor if rows == 0 else 1, :: factor if columns == 0 else 1])
+    down, across = min(factor, data.shape[0]), min(factor, data.shape[1])
+    if down == across == 1:
+        return data
+    rows, columns = data.shape[0] // down * down, data.shape[1] // across * across
     # sums of strided views: several times faster than a mean over axes of length 2
-    total = data[0:rows:factor, :columns].copy()
-    for offset in range(1, factor):
-        total += data[offset:rows:factor, :columns]
-    squares = total[:, 0::factor].copy()
-    for offset in range(1, factor):
-        squares += total[:, offset::factor]
-    squares *= np.float32(1 / factor**2)
+    total = data[0:rows:down, :columns].copy()
+    for offset in range(1, down):
+        total += data[offset:rows:down, :columns]
+    squares = total[:, 0::across].copy()
+    for offset in range(1, across):
+        squares += total[:, offset::across]
+    squares *= np.float32(1 / (down * across))
     return squares
 
 
@@ -151,6 +153,7 @@ def _palette() -> list[int]:
 
 
 def _fitted(text: str, room: int, draw: object, font: object) -> str:
+    text = text[: room // _NARROWEST]
     while text and draw.textlength(text, font=font) > room:  # type: ignore[attr-defined]
         text = text[:-1]
     return text

@@ -19,7 +19,8 @@ Value = str | int | float | bool
 
 def raw_name(name: str) -> str:
     """Return the base name of a raw file with nothing but harmless characters."""
-    return ".".join(sanitize(part) for part in name.split(".") if part) or "unnamed"
+    cleaned = (sanitize(part, default="") for part in name.split("."))
+    return ".".join(part for part in cleaned if part) or "unnamed"
 
 
 def provenance_cards(spec: ReductionSpec, images: Sequence[Image], *, quality: Quality) -> dict[str, tuple[Value, str]]:

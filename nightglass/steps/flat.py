@@ -44,14 +44,16 @@ def divide_by_flat(image: Image, context: StepContext, settings: FlatSettings) -
     usable = master.data >= np.float32(max(limit, _LOWEST_RESPONSE))  # False for NaN
     usable &= master.data < np.float32(np.inf)
     mask = image.mask | master.mask
-    flat, noise = master.data, master.variance
-    if not usable.all():
-        mask[~usable] |= np.uint16(DQ.LOW_FLAT)
-        flat, noise = np.where(usable, flat, np.float32(1)), np.where(usable, noise, np.float32(0))
-    inverse = np.reciprocal(flat)
+    low = np.flatnonzero(~usable)  # few: by index they cost nothing, by mask as much as all the rest
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.reciprocal(master.data)
+    inverse.flat[low] = 1
+    mask.flat[low] |= np.uint16(DQ.LOW_FLAT)
     data = image.data * inverse
     variance = data * data
-    variance *= noise
+    with np.errstate(invalid="ignore"):
+        variance *= master.variance
+    variance.flat[low] = 0
     variance += image.variance
     inverse *= inverse
     variance *= inverse

@@ -28,7 +28,7 @@ _NOISE_RATIO = (0.8, 1.25)
 _KRON = 2.5
 _KRON_SMALLEST_RADIUS = 1.75
 """SExtractor's PHOT_AUTOPARAMS and the circle that replaces ellipses smaller than it."""
-_FOR_SEP = ("C", "W")
+_FOR_SEP: tuple[Literal["C"], Literal["W"]] = ("C", "W")
 """sep writes nothing, but takes no read-only array."""
 _MAG = 2.5 / np.log(10)
 
@@ -182,7 +182,9 @@ def _measure(
     radius = np.where(small, _KRON_SMALLEST_RADIUS / np.sqrt(a * b), _KRON * kron)
     flux, error, flags = sep.sum_ellipse(data, x, y, a, b, theta, radius, var=variance, mask=mask, subpix=1)
     aper, aper_error, _ = sep.sum_circle(data, x, y, settings.aperture, var=variance, mask=mask, subpix=5)
-    half, half_flags = sep.flux_radius(data, x, y, np.maximum(3.0 * a, 3.0), 0.5, normflux=np.maximum(flux, 1e-9), mask=mask, subpix=5)
+    half, half_flags = sep.flux_radius(
+        data, x, y, np.maximum(3.0 * a, 3.0), 0.5, normflux=np.maximum(flux, 1e-9), mask=mask, subpix=5
+    )
     return {
         "NUMBER": np.arange(1, len(found) + 1),
         "X": x + 1,  # sep counts from 0, FITS from 1

@@ -94,7 +94,9 @@ def plain(data: NDArray[np.floating], **changes: object) -> Image:
     return image.with_(**changes)
 
 
-def stars(shape: tuple[int, int], x: NDArray[np.float64], y: NDArray[np.float64], flux: NDArray[np.float64]) -> NDArray[np.float64]:
+def stars(
+    shape: tuple[int, int], x: NDArray[np.float64], y: NDArray[np.float64], flux: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Draw Gaussian stars of `FWHM`."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     sigma = FWHM / 2.3548

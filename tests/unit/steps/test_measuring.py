@@ -20,7 +20,7 @@ from nightglass.steps.quality import QualitySettings, judge, worst
 from nightglass.steps.seeing import SeeingSettings, measure_seeing
 from nightglass.steps.sources import SourcesSettings, find_sources
 from nightglass.steps.wcs import WcsSettings, check_wcs
-from tests.unit.steps.scene import CAMERA, FWHM, SKY_E, Scene, plain, run, stars
+from tests.unit.steps.scene import CAMERA, FWHM, SKY_E, Scene, plain, run
 
 SIGNATURE = ("overscan", "trim", "gain", "bias", "noise", "dark", "flat", "mask")
 
@@ -123,7 +123,9 @@ def test_tables_refuse_unknown_columns_and_carry_units() -> None:
     assert (str(table["FLUX"].unit), table["X"].meta["ucd"]) == ("electron", "pos.cartesian.x")
 
 
-@pytest.mark.parametrize(("beta", "fwhm", "ratio"), [(None, 3.0, 1.0), (2.5, 4.0, 1.3), (4.0, 2.2, 1.0), (None, 6.0, 1.6)])
+@pytest.mark.parametrize(
+    ("beta", "fwhm", "ratio"), [(None, 3.0, 1.0), (2.5, 4.0, 1.3), (4.0, 2.2, 1.0), (None, 6.0, 1.6)]
+)
 def test_profiles_recover_width_and_elongation(beta: float | None, fwhm: float, ratio: float) -> None:
     rng = np.random.default_rng(4)
     count, radius = 40, max(4, round(2 * fwhm))

@@ -14,7 +14,9 @@ from tests.unit.steps.scene import LEVELS, NOISES, Scene, plain
 ROWS, DATA, OVER = 300, 80, 32
 
 
-def made(*, level: np.ndarray | float = 1000.0, noise: float = 3.0, across: str = "columns", **amplifier: object) -> Image:
+def made(
+    *, level: np.ndarray | float = 1000.0, noise: float = 3.0, across: str = "columns", **amplifier: object
+) -> Image:
     """A dark frame whose overscan is to the right (``columns``) or on top (``rows``)."""
     rng = np.random.default_rng(3)
     data = np.rint(rng.normal(0, noise, (ROWS, DATA + OVER)) + np.asarray(level).reshape(-1, 1))

@@ -15,7 +15,9 @@ from nightglass.config import Section
 from nightglass.steps import Step, applied
 class Settings(Section):
     pass
-STEP = Step(name={name!r}, version="1", settings=Settings, apply=lambda i, c, s: applied(i, "polish", "1", s), doc="Polish.")
+def polish(image, context, settings):
+    return applied(image, "polish", "1", settings)
+STEP = Step(name={name!r}, version="1", settings=Settings, apply=polish, doc="Polish.")
 NUMBER = 3
 """
 
@@ -69,6 +71,8 @@ def test_unknown_steps_and_settings_name_the_choices(scene: Scene) -> None:
 
 def test_each_step_is_timed(scene: Scene) -> None:
     seconds: dict[str, float] = {}
-    run_steps(scene.raw, [StepEntry(step="overscan"), StepEntry(step="trim")], scene.context, on_step=seconds.__setitem__)
+    run_steps(
+        scene.raw, [StepEntry(step="overscan"), StepEntry(step="trim")], scene.context, on_step=seconds.__setitem__
+    )
     assert list(seconds) == ["overscan", "trim"]
     assert all(value >= 0 for value in seconds.values())
