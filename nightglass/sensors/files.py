@@ -310,8 +310,10 @@ class FileSensor:
         return bool(parts) and self._names.takes(parts[-1]) and self._names.reaches(parts)
 
     def _is_entered(self, path: str) -> bool:
+        if not self._source.recursive or Path(path).is_symlink():
+            return False
         parts = Path(path).relative_to(self._directory).parts
-        return self._source.recursive and bool(parts) and self._names.enters(parts[-1]) and self._names.reaches(parts)
+        return bool(parts) and self._names.enters(parts[-1]) and self._names.reaches(parts)
 
     def _fingerprint(self, path: str) -> Fingerprint | None:
         try:
@@ -319,7 +321,8 @@ class FileSensor:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self._report.complain(path, f"{path} cannot be examined: {error}")
+            if error.errno != errno.ELOOP:
+                self._report.complain(path, f"{path} cannot be examined: {error}")
             return None
 
     def _check_directory(self) -> None:

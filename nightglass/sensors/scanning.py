@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -80,9 +81,9 @@ def _fingerprint(entry: os.DirEntry[str]) -> Fingerprint | None:
         return Fingerprint.of(entry.stat())
     except (FileNotFoundError, NotADirectoryError):
         return None  # gone since it was listed, or a link that leads nowhere
-    except OSError:
-        if entry.is_symlink():
-            return None  # a link that leads to itself
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
         raise
 
 
