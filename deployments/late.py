@@ -17,7 +17,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed, Failed, to_state_create
 
 from nightglass.errors import Misconfigured
+from nightglass.layout import Layout
 from nightglass.watch.owners import Owner
+from tasks.bench import dead_runs
 
 if TYPE_CHECKING:
     from nightglass.ledger import Ledger, RunRecord
@@ -82,11 +84,12 @@ class Orphans:
     """Flow runs in a runner, and what becomes of those that Prefect believes to be running still.
 
     Every run in a runner bears the runner's name as a tag, so that a later runner can tell whose runs have lost
-    their process.
+    their process; runs of deployments leave a file while they have a workbench.
     """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, layout: Layout) -> None:
         self._owner = owner
+        self._layout = layout
         self._alive: set[str] = set()
         self._ended: OrderedDict[str, str] = OrderedDict()
 
@@ -123,6 +126,9 @@ class Orphans:
                 if state is not None:
                     await client.set_flow_run_state(run.id, state, force=True)
                     count += 1
+            for path, owner in await asyncio.to_thread(dead_runs, self._layout):
+                count += await _end_dead(client, UUID(path.stem), owner)
+                path.unlink(missing_ok=True)
         return count
 
     def _last_state(self, run: FlowRun) -> State[None] | None:
@@ -139,6 +145,19 @@ class Orphans:
         # one that never got as far as its work: its job ended with an error long ago
         young = run.created is not None and datetime.now(UTC) - run.created < _GRACE
         return None if run_id in self._alive or young else Crashed(message="it never came to its work")
+
+
+async def _end_dead(client: PrefectClient, flow_run_id: UUID, owner: Owner) -> int:
+    """End a run of a deployment whose process is gone, unless Prefect knows that it ended."""
+    try:
+        run = await client.read_flow_run(flow_run_id)
+    except ObjectNotFound:
+        return 0
+    if run.state is None or run.state.is_final() or run.state.is_scheduled():
+        return 0
+    message = f"its process {owner.pid} is gone"
+    await client.set_flow_run_state(flow_run_id, Crashed(message=message), force=True)
+    return 1
 
 
 def _owners(run: FlowRun) -> Iterator[Owner]:

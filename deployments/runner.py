@@ -22,14 +22,15 @@ from prefect.context import AsyncClientContext
 from prefect.runtime import flow_run
 
 from deployments.calls import call_of
+from deployments.childlogs import log_nights, speaking
 from deployments.definitions import load_flow
 from deployments.dispatching import Dispatcher
 from deployments.late import Orphans, report_late
-from deployments.logs import logging_to
 from deployments.pipe import Line, decode, encode
 from deployments.scheduling import StageScheduler
 from nightglass.config import Dispatch
 from nightglass.errors import NightglassError
+from nightglass.layout import Layout
 from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
 from nightglass.watch.owners import Owner
 from nightglass.watch.work import Workbench
@@ -74,7 +75,7 @@ class Runner:
         self._places = {JobKind.GROUP: asyncio.Semaphore(settings.concurrency)}
         self._place_for_others = asyncio.Semaphore(1)
         self._dispatcher = Dispatcher(bench.observatory) if settings.dispatch is Dispatch.DEPLOYMENT else None
-        self._orphans = Orphans(Owner.here("runner"))
+        self._orphans = Orphans(Owner.here("runner"), Layout(bench.observatory.root))
         self._scheduler = StageScheduler(bench)
 
     async def serve(self, lines: asyncio.Queue[str | None]) -> None:
@@ -182,6 +183,7 @@ async def _run(stream: IO[str], send: Callable[[str], None]) -> None:
         os._exit(0)  # the watch is gone: its leases expire, and what waits for an API that hangs must not linger
 
     bench = await asyncio.to_thread(open_bench, find_observatory())
+    log_nights(bench)
     threading.Thread(target=read, name="lines", daemon=True).start()
     runner = Runner(bench, send)
     send(encode("ready", {"pid": os.getpid()}))
@@ -202,7 +204,7 @@ def _main() -> int:
     try:
         for entrypoint in ("flows.realtime.reduce_exposure", "flows.postprocess.midway_postprocess"):
             load_flow(entrypoint)  # paid for now, not by the first exposure
-        with logging_to(logging.StreamHandler(), level="INFO"):
+        with speaking():
             asyncio.run(_run(sys.stdin, send))
     except NightglassError as error:
         send(encode("trouble", {"text": str(error)}))

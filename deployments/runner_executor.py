@@ -39,7 +39,11 @@ _PONG_S = 5.0
 """Seconds after which a runner that does not answer is replaced; its loop is never busy for longer than 0.2 s."""
 _RESPAWN_S = 2.0
 _LONGEST_RESPAWN_S = 60.0
+_SERVE_AFTER_S = 8.0
+"""Seconds of health before the serve child starts: its imports would slow the first exposures down by a second."""
 _GRACE_S = 1.0
+_SERVE_GRACE_S = 3.0
+"""Its runs are cancelled in order, and say so to Prefect and to the ledger."""
 
 
 class _Patience:
@@ -139,6 +143,7 @@ class PrefectExecutor:
         self._serving: Child | None = None
         self._patience = {"runner": _Patience(), "serve": _Patience()}
         self._answers = False
+        self._healthy_since = math.inf
         self._restart = threading.Event()
         self._stir = threading.Event()
         self._closing = threading.Event()
@@ -244,9 +249,10 @@ class PrefectExecutor:
         self._answers = bool(self.api_url) and check(self.api_url)
         if self._server is not None:
             self._server.note(answered=self._answers)
-        self._tend_serving()
         if self.healthy is not before:
+            self._healthy_since = time.monotonic() if self.healthy else math.inf
             self._wake()
+        self._tend_serving()
 
     def _tend_runner(self) -> None:
         while not self._discarded.empty():
@@ -268,6 +274,8 @@ class PrefectExecutor:
 
     def _tend_serving(self) -> None:
         if not (self._observatory.prefect.serve and self._answers):
+            return
+        if self._serving is None and time.monotonic() - self._healthy_since < _SERVE_AFTER_S:
             return
         if self._serving is not None:
             if self._serving.alive:
@@ -298,7 +306,7 @@ class PrefectExecutor:
             runner.send(encode("close"))
             runner.end(grace_s=_GRACE_S)
         if self._serving is not None:
-            self._serving.stop(grace_s=_GRACE_S)
+            self._serving.stop(grace_s=_SERVE_GRACE_S)
         if self._server is not None:
             self._server.close()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from prefect.runner import Runner
 
+from deployments.childlogs import speaking
 from deployments.deploy import Schedules, build_deployments
-from deployments.logs import logging_to
 from deployments.processes import on_end_of_input
 from nightglass.config import Observatory
 from nightglass.errors import NightglassError
@@ -38,14 +38,27 @@ async def serve(observatory: Observatory, *, configuration: Path | None = None) 
     runner = Runner(name="nightglass", query_seconds=_POLL_S, limit=_AT_ONCE, pause_on_shutdown=False)
     for deployment in await build_deployments(observatory, configuration=configuration, schedules=Schedules.KEEP):
         await runner.aadd_deployment(deployment)
-    await runner.start()
+    await _run_until_sigterm(runner)
+
+
+async def _run_until_sigterm(runner: Runner) -> None:
+    serving = asyncio.create_task(runner.start())
+    stop = asyncio.Event()
+    await asyncio.sleep(0)  # it sets a handler of its own as it starts, which fails within a running loop
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set() and runner.started:
+        await runner.astop()
+    stopping.cancel()
+    await asyncio.gather(serving, stopping, return_exceptions=stop.is_set())
 
 
 def _main() -> int:
     on_end_of_input(sys.stdin, lambda: os.kill(os.getpid(), signal.SIGTERM))
     configuration = os.environ.get("NIGHTGLASS_CONFIG", "")
     try:
-        with logging_to(logging.StreamHandler(), level="INFO"):
+        with speaking():
             asyncio.run(serve(find_observatory(), configuration=Path(configuration) if configuration else None))
     except NightglassError as error:
         logging.getLogger(__name__).error("%s", error)

@@ -21,6 +21,7 @@ from tasks.postprocessing import (
     reconcile_night,
     redo_exposures,
     refresh_masters,
+    show_stage,
     stage_work,
     write_stage_reports,
 )
@@ -57,7 +58,9 @@ async def midway_postprocess(
         await redo_exposures(work)
         report = await write_stage_reports(work, None)
         await announce(work, report)
-        return await finish_stage(work, report, None)
+        summary = await finish_stage(work, report, None)
+        await show_stage(work, summary)
+        return summary.to_json()
 
 
 @flow(
@@ -90,4 +93,6 @@ async def final_postprocess(
         reconciliation = await reconcile_night(work)
         report = await write_stage_reports(work, reconciliation)
         await announce(work, report)
-        return await finish_stage(work, report, reconciliation)
+        summary = await finish_stage(work, report, reconciliation)
+        await show_stage(work, summary)
+        return summary.to_json()

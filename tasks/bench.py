@@ -11,17 +11,20 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prefect.runtime import flow_run
 
 from nightglass.config import Camera, Observatory, load_camera, load_observatory, validate
 from nightglass.errors import Misconfigured
 from nightglass.layout import Layout
 from nightglass.model import sanitize
 from nightglass.watch.jobs import Job, JobPhase
+from nightglass.watch.owners import Owner
 from nightglass.watch.work import Workbench
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ __all__ = [
     "Handover",
     "current_bench",
     "current_handover",
+    "dead_runs",
     "find_observatory",
     "handed_over",
     "job_file",
@@ -168,12 +172,36 @@ async def workbench(configuration: str = "") -> AsyncIterator[None]:
     observatory = find_observatory(configuration)
     bench = await asyncio.to_thread(open_bench, observatory)
     token = _BENCH.set(bench)
+    mark = _mark_run(Layout(observatory.root))
     try:
         yield
     finally:
         _BENCH.reset(token)
         await asyncio.to_thread(bench.pool.close)
         bench.ledger.close()
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+
+
+def _mark_run(layout: Layout) -> Path | None:
+    """Write down which process runs this flow run, for those who find it killed; None outside of one."""
+    if not flow_run.id:
+        return None
+    path = layout.run / "flows" / f"{flow_run.id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(Owner.here("flow")))
+    return path
+
+
+def dead_runs(layout: Layout) -> tuple[tuple[Path, Owner], ...]:
+    """Return the marks of flow runs of this host whose process is gone, and who that was."""
+    marks = []
+    for path in (layout.run / "flows").glob("*.json"):
+        with suppress(FileNotFoundError, Misconfigured):  # it ended just now, or is being written
+            owner = Owner.parse(path.read_text())
+            if owner.is_dead:
+                marks.append((path, owner))
+    return tuple(marks)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ __all__ = [
     "reconcile_night",
     "redo_exposures",
     "refresh_masters",
+    "show_stage",
     "stage_work",
     "write_stage_reports",
 ]
@@ -228,8 +229,8 @@ async def announce(work: StageWork, report: StageReport) -> None:
 
 
 @task(name="finish-stage", cache_policy=NO_CACHE, persist_result=False, timeout_seconds=_TIMEOUT_S)
-async def finish_stage(work: StageWork, report: StageReport, reconciliation: Reconciliation | None) -> dict[str, Any]:
-    """Record the stage as done, which for final closes the night, and leave its page with the run."""
+async def finish_stage(work: StageWork, report: StageReport, reconciliation: Reconciliation | None) -> StageSummary:
+    """Record the stage as done, which for final closes the night."""
     post = work.post
     counts = await asyncio.to_thread(post.ledger.counts, post.night, post.camera.name)
     summary = StageSummary(
@@ -243,11 +244,11 @@ async def finish_stage(work: StageWork, report: StageReport, reconciliation: Rec
         reports=tuple(str(path) for path in (report.page, *report.attachments)),
     )
     await asyncio.to_thread(post.finish, summary)
-    await _show(work, summary)
-    return summary.to_json()
+    return summary
 
 
-async def _show(work: StageWork, summary: StageSummary) -> None:
+async def show_stage(work: StageWork, summary: StageSummary) -> None:
+    """Leave a page with the run: counts, what reconciliation found, and the newest quick looks."""
     facts: dict[str, Any] = {state: count for state, count in (summary.counts or {}).items() if count}
     facts |= {"masters": summary.masters, "reduced in this stage": summary.redone}
     facts |= {f"difference {number}": text for number, text in enumerate(summary.differences, start=1)}
