@@ -308,6 +308,7 @@ def _duplicate(transaction: Transaction, row: Row, ref: ExposureRef, twin: Row, 
         cause=_DUPLICATE,
         night=ref.night.label,
         content_id=ref.content_id,
+        exposure_id=None,  # what the file had been before is no more
         complete_at=at,
     )
 

@@ -59,18 +59,13 @@ class Leases:
         Returns
         -------
         bool
-            False if this revision (or a later one) with these members was recorded before and nothing changed.
+            False if this revision, or a later one, was recorded before and nothing changed.
         """
         at = self._clock() if now is None else now
         with self._store.write() as transaction:
-            stored = _GROUP.one(transaction.connection, group_id=record.group_id)
-            is_new = stored is None or record.revision > stored["revision"]
-            if is_new or stored is None:
-                _save_group(transaction, record, at=at)
-            elif tuple(json.loads(stored["members"])) != record.members:
-                return False
             rows = by_exposures(transaction.connection, record.members)
             fresh = [row for row in rows.values() if row["state"] == State.COMPLETE]
+            is_new = _save_group(transaction, record, urgent=len(fresh), at=at)
             for row in fresh:
                 transaction.move(
                     row, Move.GROUP, at=at, group_id=record.group_id, grouped_at=at, retry_at=None, reason=record.reason
@@ -273,19 +268,29 @@ class Leases:
         )
 
 
-def _save_group(transaction: Transaction, record: GroupRecord, *, at: float) -> None:
+def _save_group(transaction: Transaction, record: GroupRecord, *, urgent: int, at: float) -> bool:
+    """Record a group unless it is recorded already; `urgent` of its members are in no group yet."""
+    stored = _GROUP.one(transaction.connection, group_id=record.group_id)
+    members, revision = record.members, record.revision
+    if stored is not None and stored["revision"] >= revision:
+        former = json.loads(stored["members"])
+        if not urgent or set(members) <= set(former):
+            return False
+        # an engine that has forgotten this group made another of the same id: nobody must be left behind
+        members, revision = tuple(dict.fromkeys((*former, *members))), stored["revision"] + 1
     _SAVE_GROUP(
         transaction.connection,
         group_id=record.group_id,
         night=record.night.label,
         camera=record.camera,
         rule=record.rule,
-        members=as_json(record.members),
+        members=as_json(members),
         complete=int(record.complete),
-        revision=record.revision,
+        revision=revision,
         reason=record.reason,
         at=at,
     )
+    return True
 
 
 def _take(transaction: Transaction, row: Row, *, owner: str, until: float, at: float) -> Row:
