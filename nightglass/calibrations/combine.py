@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from nightglass.calibrations.kernel import clipped_mean
 from nightglass.config import CalibrationRule, Limits
 from nightglass.errors import Rejected
-from nightglass.fitsio import HduInfo, read_strip, scan_headers, write_product
+from nightglass.fitsio import HduInfo, ProductReader, scan_headers, write_product
 from nightglass.image import Image
 from nightglass.model import DQ, ExposureRef, Kind, MasterRef
 
@@ -86,14 +87,15 @@ def _combine_detector(spec: CombineSpec, info: HduInfo) -> Image:
     data = np.empty((height, width), np.float32)
     variance = np.empty((height, width), np.float32)
     mask = np.empty((height, width), np.uint16)
-    scales = _scales(spec, info.ver, height)
     rows = _strip_rows(spec, height, width)
-    for top in range(0, height, rows):
-        strip = slice(top, min(top + rows, height))
-        stack, bad = _stack(spec, info.ver, strip, scales, width)
-        mean, scatter, used = clipped_mean(stack, bad, sigma=spec.rule.sigma)
-        data[strip], variance[strip] = mean, scatter
-        mask[strip] = np.where(used == 0, np.uint16(DQ.NO_DATA), np.uint16(0))
+    with _Frames.opened(spec, info.ver, width) as frames:
+        scales = _scales(frames, spec, height)
+        for top in range(0, height, rows):
+            strip = slice(top, min(top + rows, height))
+            stack, bad = frames.stack(strip, scales)
+            data[strip], variance[strip], used = clipped_mean(stack, bad, sigma=spec.rule.sigma)
+            mask[strip] = np.where(used == 0, np.uint16(DQ.NO_DATA), np.uint16(0))
+            del stack, bad  # before the next strip takes its memory
     if spec.master.kind is Kind.FLAT:
         _normalise(data, variance, mask, spec.rule)
     return Image(
@@ -114,38 +116,57 @@ def _strip_rows(spec: CombineSpec, height: int, width: int) -> int:
     return int(max(1, min(height, left // (width * (len(spec.frames) * _FRAME_BYTES + _WORK_BYTES)))))
 
 
-def _stack(
-    spec: CombineSpec, ver: int, strip: slice, scales: Sequence[float], width: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    shape = (len(spec.frames), strip.stop - strip.start, width)
-    stack, bad = np.empty(shape, np.float32), np.empty(shape, np.bool_)
-    bias = read_strip(spec.bias.path, "SCI", ver, strip) if spec.bias else None
-    dark = read_strip(spec.dark.path, "SCI", ver, strip) if spec.dark else None
-    for index, path in enumerate(spec.frames):
-        stack[index] = read_strip(path, "SCI", ver, strip)
-        bad[index] = read_strip(path, "DQ", ver, strip) != 0
-        if bias is not None:
-            stack[index] -= bias
-        if dark is not None:
-            stack[index] -= dark * np.float32(_dark_factor(spec, spec.refs[index]))
-        if scales[index] != 1.0:
-            stack[index] *= np.float32(scales[index])
-    return stack, bad
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """The open frames of one detector, and the masters that are subtracted from them."""
+
+    spec: CombineSpec
+    ver: int
+    width: int
+    readers: tuple[ProductReader, ...]
+    bias: ProductReader | None
+    dark: ProductReader | None
+
+    @classmethod
+    @contextmanager
+    def opened(cls, spec: CombineSpec, ver: int, width: int) -> Iterator[_Frames]:
+        with ExitStack() as stack:
+            readers = tuple(stack.enter_context(ProductReader(path)) for path in spec.frames)
+            bias = stack.enter_context(ProductReader(spec.bias.path)) if spec.bias else None
+            dark = stack.enter_context(ProductReader(spec.dark.path)) if spec.dark else None
+            yield cls(spec, ver, width, readers, bias, dark)
+
+    def stack(self, strip: slice, scales: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return rows of all frames, calibrated and scaled, and where they are not good."""
+        shape = (len(self.readers), strip.stop - strip.start, self.width)
+        stack, bad = np.empty(shape, np.float32), np.empty(shape, np.bool_)
+        bias = self.bias.read("SCI", self.ver, strip) if self.bias else None
+        dark = self.dark.read("SCI", self.ver, strip) if self.dark else None
+        for index, reader in enumerate(self.readers):
+            stack[index] = reader.read("SCI", self.ver, strip)
+            np.not_equal(reader.read("DQ", self.ver, strip), 0, out=bad[index])
+            if bias is not None:
+                stack[index] -= bias
+            if dark is not None:
+                stack[index] -= dark * np.float32(self._dark_factor(self.spec.refs[index]))
+            if scales[index] != 1.0:
+                stack[index] *= np.float32(scales[index])
+        return stack, bad
+
+    def _dark_factor(self, ref: ExposureRef) -> float:
+        """Return the dark's share in a frame, by exposure time."""
+        dark = self.spec.dark
+        return ref.exposure_time_s / dark.exposure_time_s if dark and dark.exposure_time_s else 0.0
 
 
-def _dark_factor(spec: CombineSpec, ref: ExposureRef) -> float:
-    assert spec.dark is not None
-    return ref.exposure_time_s / spec.dark.exposure_time_s if spec.dark.exposure_time_s else 0.0
-
-
-def _scales(spec: CombineSpec, ver: int, height: int) -> list[float]:
+def _scales(frames: _Frames, spec: CombineSpec, height: int) -> list[float]:
     """Return one over the median of each flat, from rows spread over the detector; 1 for other kinds."""
+    ones = [1.0] * len(spec.frames)
     if spec.master.kind is not Kind.FLAT:
-        return [1.0] * len(spec.frames)
+        return ones
     samples: list[list[NDArray[np.float32]]] = [[] for _ in spec.frames]
-    width = _images(spec.frames[0])[0].shape[1]
     for row in range(0, height, max(1, height // _SAMPLED_ROWS)):
-        stack, bad = _stack(spec, ver, slice(row, row + 1), [1.0] * len(spec.frames), width)
+        stack, bad = frames.stack(slice(row, row + 1), ones)
         for index in range(len(spec.frames)):
             samples[index].append(stack[index][~bad[index]])
     levels = [float(np.median(np.concatenate(rows))) for rows in samples]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nightglass.config import CalibrationRule, Limits
-from nightglass.fitsio import read_strip, scan_headers
+from nightglass.config import CalibrationRule
+from nightglass.fitsio import ProductReader
 from nightglass.model import DQ, ExposureRef, Kind
 
 __all__ = ["FrameSet", "FrameStatistics", "frame_sets", "judge_frames", "measure_frame", "set_key"]
@@ -94,12 +94,12 @@ def measure_frame(path: Path) -> FrameStatistics:
     Rejected
         If it is not a product.
     """
-    height = next((info.shape[0] for info in scan_headers(path, Limits()) if info.name == "SCI"), 0)
-    step = max(1, height // _SAMPLED_ROWS)
     data, mask = [], []
-    for row in range(0, height, step):
-        data.append(np.asarray(read_strip(path, "SCI", 1, slice(row, row + 1)), np.float64)[0])
-        mask.append(np.asarray(read_strip(path, "DQ", 1, slice(row, row + 1)))[0])
+    with ProductReader(path) as reader:
+        height = reader.find("SCI", 1).shape[0]
+        for row in range(0, height, max(1, height // _SAMPLED_ROWS)):
+            data.append(reader.read("SCI", 1, slice(row, row + 1))[0].astype(np.float64))
+            mask.append(reader.read("DQ", 1, slice(row, row + 1))[0])
     pixels, bits = np.array(data), np.array(mask)
     good = (bits & DQ.BAD) == 0
     values = pixels[good]
