@@ -50,8 +50,8 @@ def write_atomic(path: Path) -> Iterator[Path]:
         If the file system refuses, in the block or here. Whatever else the block raises goes through; no file is left.
     """
     part = part_path(path, f"w{os.getpid()}x{secrets.token_hex(4)}")
-    part.parent.mkdir(parents=True, exist_ok=True)
     try:
+        part.parent.mkdir(parents=True, exist_ok=True)
         yield part
         _sync_file(part)
         publish(part, path)
@@ -59,7 +59,8 @@ def write_atomic(path: Path) -> Iterator[Path]:
         message = f"{path} cannot be written: {error}"
         raise Retryable(message, remedy="check the disk and the rights of the directory") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first failure is the one to tell
+            part.unlink(missing_ok=True)
 
 
 def remove_stale_parts(root: Path, alive_tokens: Collection[str]) -> tuple[Path, ...]:

@@ -18,7 +18,8 @@ __all__ = ["QUIET_S", "Completeness", "Inspection", "check_complete", "inspect"]
 
 QUIET_S = 10.0
 """A file that did not change for this long is no longer being written: doubts are then decided, not retried."""
-_TAIL = 1 << 16
+_TAIL = 512
+"""Bytes at the end of the data that are not all zeros in a written image; files are filled in larger pieces."""
 _ALL_ONES = 0xFFFFFFFF
 
 
@@ -189,12 +190,12 @@ def _expected(headers: Sequence[HduInfo], expected: Sequence[str | int], doubts:
         if (item >= len(headers) if isinstance(item, int) else item.strip().upper() not in names)
     ]
     if missing:
-        message = f"{doubts.path}: still growing, {len(headers)} HDUs are there, HDU {', '.join(missing)} is not"
-        raise Retryable(message, remedy="it is tried again when the file changes")
+        message = f"{doubts.path}: still growing or cut, {len(headers)} HDUs are there, {', '.join(missing)} is not"
+        raise Retryable(message, remedy="it is tried again when the file changes; else correct the camera file")
     stated = card_value(headers[0].header, "NEXTEND")
     if not expected and isinstance(stated, int) and stated > len(headers) - 1:
-        message = f"{doubts.path}: still growing, {len(headers) - 1} of {stated} extensions (NEXTEND) are there"
-        raise Retryable(message, remedy="it is tried again when the file changes")
+        message = f"{doubts.path}: still growing or cut, {len(headers) - 1} of {stated} extensions (NEXTEND) are there"
+        raise Retryable(message, remedy="if NEXTEND is wrong, name the detectors in the camera file")
 
 
 def _rest(source: ByteSource, headers: Sequence[HduInfo], doubts: _Doubts) -> None:

@@ -194,7 +194,11 @@ def check_size(path: Path, plans: Sequence[DetectorPlan], limits: Limits) -> Non
     Rejected
         If its pixels, as float32 or as they are, take more than ``limits.image_mib``.
     """
-    pixels = {info.index: math.prod(info.shape) * max(4, abs(info.bitpix) // 8) for plan in plans for info in plan.hdus}
+    pixels = {
+        info.index: max(math.prod(info.shape) * max(4, abs(info.bitpix) // 8), info.data_size)
+        for plan in plans
+        for info in plan.hdus
+    }
     total = sum(pixels.values())
     if total > limits.image_mib << 20:
         message = f"{path}: its pixels take {total / 2**20:.0f} MiB, more than {limits.image_mib} MiB"

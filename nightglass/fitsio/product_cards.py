@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from astropy.io import fits
@@ -39,7 +40,15 @@ _TEXT_KEYWORDS = frozenset(
 _NUMBER_KEYWORDS = re.compile(
     r"EQUINOX|EPOCH|WCSAXES|LONPOLE|LATPOLE|MJD-OBS|MJD-AVG|XPOSURE|(?:CRVAL|CRPIX|CDELT|CROTA)\d+|(?:CD|PC)\d_\d|PV\d_\d+"
 )
-_WCS_AXIS = re.compile(r"(?:CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)([1-9])")
+_WCS_AXIS = re.compile(r"(?:CTYPE|CRVAL|CRPIX)([1-9])")
+_WCS_DEFAULTS = {"CTYPE": "", "CRPIX": 0.0, "CRVAL": 0.0}
+"""What absent keywords of a coordinate system mean: FITS Standard 4.0, section 8.2."""
+_PC = re.compile(r"PC\d_\d")
+_OTHER_ROTATION = re.compile(r"CD\d_\d|CROTA\d")
+"""What a PC matrix excludes; wcslib and the standard let the PC matrix win."""
+_REPLACED = {"EPOCH": "EQUINOX", "RADECSYS": "RADESYS"}
+"""Deprecated keywords and what the standard puts in their place."""
+_COMMENTARY = frozenset({"COMMENT", "HISTORY", ""})
 _ORDINARY = re.compile(r"[A-Z0-9_-]{1,8}")
 
 
@@ -73,7 +82,10 @@ def make_card(keyword: str, value: CardValue) -> list[str]:
     if isinstance(value, tuple):
         value, comment = value
     comment = str(comment).encode("ascii", "replace").decode("ascii")
-    return format_card(keyword, value_text(value), comment)
+    text = value_text(value)
+    if not text:  # a null value is legal, and makes fitsverify warn
+        return list(comment_cards("COMMENT", f"{keyword} has no value. {comment}"))
+    return format_card(keyword, text, comment)
 
 
 def make_cards(values: Mapping[str, CardValue], history: Iterable[str] = ()) -> list[str]:
@@ -88,35 +100,66 @@ def raw_cards(header: fits.Header, ours: Mapping[str, CardValue]) -> list[str]:
     """Return the cards of a raw header that may go into an image extension.
 
     What describes the raw file goes, and so does what `ours` says again. A card that contradicts `ours` or an
-    earlier one, or holds the wrong type for a reserved keyword, is kept as a COMMENT.
+    earlier one, or is undefined, or of the wrong type for a reserved keyword, is kept as a COMMENT.
     """
+    kept: list[_Group] = []
     seen = set(ours)
-    front: list[str] = []
-    made: list[str] = []
-    axes = 2
     for group in _groups(header):
-        keyword = group[0][:8].rstrip()
-        if keyword in ("COMMENT", "HISTORY", ""):
-            made += group
+        keyword = _REPLACED.get(group.keyword, group.keyword)
+        if keyword in _COMMENTARY:
+            kept.append(group)
+        elif is_structural(keyword) or keyword == "BUNIT" or (keyword in ours and _same(group, ours[keyword])):
             continue
-        if is_structural(keyword) or keyword == "BUNIT":
-            continue
-        name = keyword if keyword != "HIERARCH" else group[0].partition("=")[0].rstrip()
-        if name in seen or not _fits_type(keyword, group[0]):
-            if keyword not in ours or not _same(group, keyword, ours[keyword]):
-                made += [card for text in group for card in comment_cards("COMMENT", text)]
-            continue
-        seen.add(name)
-        if found := _WCS_AXIS.fullmatch(keyword):
-            axes = max(axes, int(found[1]))
-        (front if keyword == "WCSAXES" else made).extend(group)
-    if axes > 2 and "WCSAXES" not in seen:  # axes of length 1 went, their coordinates stay
-        front = make_card("WCSAXES", (axes, "axes of the coordinate system"))
-    return front + made
+        elif group.name in seen or keyword in seen or not _fits_type(keyword, group.cards[0]):
+            kept.append(group.as_comment())
+        else:
+            seen |= {keyword, group.name} - {"HIERARCH"}
+            kept.append(group.renamed(keyword))
+    return [card for group in _consistent_wcs(kept, seen) for card in group.cards]
 
 
-def _groups(header: fits.Header) -> Iterator[list[str]]:
-    """Yield conforming cards, a text and its CONTINUE cards together."""
+def _consistent_wcs(groups: Sequence[_Group], keywords: Collection[str]) -> list[_Group]:
+    """Put a coordinate system in the form that the standard asks for: section 8.2 and table 22."""
+    rotated = any(_PC.fullmatch(keyword) for keyword in keywords)
+    rest = [
+        group.as_comment() if rotated and _OTHER_ROTATION.fullmatch(group.keyword) else group
+        for group in groups
+        if group.keyword != "WCSAXES"
+    ]
+    front = [group for group in groups if group.keyword == "WCSAXES"]
+    axes = max((int(found[1]) for keyword in keywords if (found := _WCS_AXIS.fullmatch(keyword))), default=0)
+    if axes > 2 and not front:  # axes of length 1 went, their coordinates stay
+        front = [_Group("WCSAXES", make_card("WCSAXES", (axes, "axes of the coordinate system")))]
+    for axis in range(1, axes + 1):
+        for stem, default in _WCS_DEFAULTS.items():
+            keyword = f"{stem}{axis}"
+            if keyword not in keywords:
+                rest.append(_Group(keyword, make_card(keyword, (default, "absent in the raw header: by definition"))))
+    return front + rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A card, with the CONTINUE cards that belong to it."""
+
+    keyword: str
+    cards: list[str]
+
+    @property
+    def name(self) -> str:
+        """The keyword, or all words of a HIERARCH keyword."""
+        return self.cards[0].partition("=")[0].rstrip() if self.keyword == "HIERARCH" else self.keyword
+
+    def as_comment(self) -> _Group:
+        return _Group("COMMENT", [line for card in self.cards for line in comment_cards("COMMENT", card)])
+
+    def renamed(self, keyword: str) -> _Group:
+        if keyword == self.keyword:
+            return self
+        return _Group(keyword, [f"{keyword:<8}{self.cards[0][8:]}", *self.cards[1:]])
+
+
+def _groups(header: fits.Header) -> Iterator[_Group]:
     with warnings.catch_warnings():
         # astropy warns that it cuts a comment off when a step set a long one
         warnings.simplefilter("ignore")
@@ -124,11 +167,11 @@ def _groups(header: fits.Header) -> Iterator[list[str]]:
     group: list[str] = []
     for card in repair_cards(text.encode("latin-1", "replace"))[0]:
         if group and not card.startswith("CONTINUE"):
-            yield group
+            yield _Group(group[0][:8].rstrip(), group)
             group = []
         group.append(card)
     if group:
-        yield group
+        yield _Group(group[0][:8].rstrip(), group)
 
 
 def _image(card: fits.Card) -> str:
@@ -140,6 +183,8 @@ def _image(card: fits.Card) -> str:
 
 def _fits_type(keyword: str, card: str) -> bool:
     value = card[10:].lstrip()
+    if not value.partition("/")[0].strip() and keyword != "HIERARCH":
+        return False  # undefined
     if keyword in _TEXT_KEYWORDS:
         return value.startswith("'")
     if _NUMBER_KEYWORDS.fullmatch(keyword):
@@ -147,6 +192,6 @@ def _fits_type(keyword: str, card: str) -> bool:
     return True
 
 
-def _same(group: list[str], keyword: str, value: CardValue) -> bool:
-    mine = make_card(keyword, value[0] if isinstance(value, tuple) else value)
-    return [card.partition(" /")[0].rstrip() for card in group] == [card.rstrip() for card in mine]
+def _same(group: _Group, value: CardValue) -> bool:
+    mine = make_card(group.keyword, value[0] if isinstance(value, tuple) else value)
+    return [card.partition(" /")[0].rstrip() for card in group.cards] == [card.rstrip() for card in mine]

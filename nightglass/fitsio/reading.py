@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nightglass.errors import Rejected
 from nightglass.fitsio.amplifiers import Canvas, keyword_number, lay_out
 from nightglass.fitsio.cards import BLOCK, CARD, pad_header
 from nightglass.fitsio.detectors import DetectorPlan, check_size, plan_detectors, plane_shape
-from nightglass.fitsio.headers import HduInfo, card_value, growing, scan_headers, stream_limit
+from nightglass.fitsio.headers import HduInfo, card_value, growing, next_header, scan_headers, stream_limit
 from nightglass.fitsio.sources import ByteSource, open_source
 from nightglass.fitsio.structure import is_structural
 from nightglass.image import Image
@@ -54,23 +55,61 @@ def read_raw(path: Path, camera: Camera, limits: Limits) -> tuple[Image, ...]:
     Retryable
         If it is shorter than its headers say, or cannot be read.
     """
-    headers = scan_headers(path, limits)
+    headers, stored = _scan(path, limits)
     plans = plan_detectors(path, headers, camera)
     check_size(path, plans, limits)
     canvases = [lay_out(path, plan, headers[0], camera) for plan in plans]
     wanted = {tile.info.index for canvas in canvases for tile in canvas.tiles}
     frames = [_Frame.empty(canvas) for canvas in canvases]
-    with open_source(path, limit=stream_limit(limits)) as source:
-        for info in headers:
-            if info.index not in wanted:
-                continue
-            plane = _read_plane(source, info)
-            for canvas, frame in zip(canvases, frames, strict=True):
-                frame.take(plane, info, canvas)
+    for info, pixels in _stored_planes(path, [info for info in headers if info.index in wanted], stored, limits):
+        plane = _decode_plane(path, info, pixels)
+        for canvas, frame in zip(canvases, frames, strict=True):
+            frame.take(plane, info, canvas)
     return tuple(
         _image(plan, canvas, frame, headers[0], camera)
         for plan, canvas, frame in zip(plans, canvases, frames, strict=True)
     )
+
+
+_Stored = dict[int, NDArray[np.uint8]]
+
+
+def _scan(path: Path, limits: Limits) -> tuple[tuple[HduInfo, ...], _Stored]:
+    """Walk over the headers; of gzip keep the planes that pass by, within the limit: it is expanded once then."""
+    with open_source(path, limit=stream_limit(limits)) as source:
+        if not source.compressed:
+            return scan_headers(path, limits), {}
+        headers: list[HduInfo] = []
+        stored: _Stored = {}
+        while (info := next_header(source, len(headers), limits)) is not None:
+            headers.append(info)
+            room = (limits.image_mib << 20) - sum(pixels.nbytes for pixels in stored.values())
+            if plane_shape(info) is not None and info.data_size <= room:
+                stored[info.index] = _read_bytes(source, info)
+            source.skip(info.end - source.position)
+            if source.position < info.data_offset + info.data_size:
+                raise growing(path, source, info.end)
+    return tuple(headers), stored
+
+
+def _stored_planes(
+    path: Path, wanted: Sequence[HduInfo], stored: _Stored, limits: Limits
+) -> Iterator[tuple[HduInfo, NDArray[np.uint8]]]:
+    if all(info.index in stored for info in wanted):
+        for info in wanted:
+            yield info, stored.pop(info.index)
+        return
+    with open_source(path, limit=stream_limit(limits)) as source:
+        for info in wanted:
+            source.skip(info.data_offset - source.position)
+            yield info, _read_bytes(source, info)
+
+
+def _read_bytes(source: ByteSource, info: HduInfo) -> NDArray[np.uint8]:
+    buffer = np.empty(info.data_size, np.uint8)
+    if source.read_into(buffer.data) < info.data_size:
+        raise growing(source.path, source, info.end)
+    return buffer
 
 
 @dataclass(slots=True)
@@ -97,22 +136,15 @@ class _Frame:
                 self.mask[tile.place] = plane.mask[tile.turn]
 
 
-def _read_plane(source: ByteSource, info: HduInfo) -> _Frame:
-    source.skip(info.data_offset - source.position)
-    buffer = np.empty(info.data_size, np.uint8)
-    if source.read_into(buffer.data) < info.data_size:
-        raise growing(source.path, source, info.end)
+def _decode_plane(path: Path, info: HduInfo, stored: NDArray[np.uint8]) -> _Frame:
     shape = plane_shape(info)
     if shape is None:
-        message = f"{source.path}: HDU {info.index} is no two-dimensional image"
+        message = f"{path}: HDU {info.index} is no two-dimensional image"
         raise Rejected(message)
     if info.is_compressed_image:
-        pixels = _decompress(source.path, info, buffer).reshape(shape)
-        return _decode(pixels, scale=1.0, zero=0.0, blank=None)
-    pixels = buffer.view(_DTYPES[info.bitpix]).reshape(shape)
-    scale, zero = (
-        _scaling(source.path, info, keyword, default) for keyword, default in (("BSCALE", 1.0), ("BZERO", 0.0))
-    )
+        return _decode(_decompress(path, info, stored, shape), scale=1.0, zero=0.0, blank=None)
+    pixels = stored.view(_DTYPES[info.bitpix]).reshape(shape)
+    scale, zero = (_scaling(path, info, keyword, default) for keyword, default in (("BSCALE", 1.0), ("BZERO", 0.0)))
     blank = card_value(info.header, "BLANK") if info.bitpix > 0 else None
     return _decode(pixels, scale=scale, zero=zero, blank=blank if isinstance(blank, int) else None)
 
@@ -149,7 +181,7 @@ def _decode(pixels: NDArray[Any], *, scale: float, zero: float, blank: int | Non
     return _Frame(data=data, mask=mask)
 
 
-def _decompress(path: Path, info: HduInfo, heap: NDArray[np.uint8]) -> NDArray[Any]:
+def _decompress(path: Path, info: HduInfo, heap: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[Any]:
     """Let astropy decode a tile-compressed image; whatever it stumbles over is the file's fault."""
     _check_tiles(path, info)
     cards = [str(card.image) for card in info.header.cards]
@@ -159,11 +191,20 @@ def _decompress(path: Path, info: HduInfo, heap: NDArray[np.uint8]) -> NDArray[A
         with warnings.catch_warnings():
             # astropy warns of what other writers do differently; wrong pixels it raises, or they are judged later
             warnings.simplefilter("ignore")
-            with fits.open(stream, memmap=False, lazy_load_hdus=False) as hdus:
-                return np.asarray(hdus[1].data)
+            with fits.open(
+                stream, memmap=False, lazy_load_hdus=False, do_not_scale_image_data=_holds_physical(info)
+            ) as hdus:
+                pixels = np.asarray(hdus[1].data).reshape(shape)
+                return pixels.view(np.uint16) if _holds_physical(info) else pixels
     except Exception as error:
         message = f"{path}: HDU {info.index} cannot be decompressed: {type(error).__name__}: {error}"
         raise Rejected(message, remedy="transfer the file again") from error
+
+
+def _holds_physical(info: HduInfo) -> bool:
+    """Tell whether tiles hold unsigned values as they are: cfitsio's PLIO of uint16; astropy adds BZERO again."""
+    algorithm, zero = card_value(info.header, "ZCMPTYPE"), card_value(info.header, "BZERO")
+    return algorithm == "PLIO_1" and info.bitpix == 16 and zero == 1 << 15
 
 
 def _check_tiles(path: Path, info: HduInfo) -> None:

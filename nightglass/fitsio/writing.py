@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +100,8 @@ def write_product(
                 _write(stream, hdu)
             os.fsync(stream.fileno())
     except OSError as error:
-        path_part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first failure is the one to tell
+            path_part.unlink(missing_ok=True)
         message = f"{path_part} cannot be written: {error}"
         raise Retryable(message, remedy="check the disk and the rights of the directory") from error
 
