@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class Alarm:
     key : str
         What it is about: alarms of one key are one alarm.
     since, told_at : float
-        When it was raised, and when somebody was last told.
+        When it was raised, and when somebody was last told, in epoch seconds.
     """
 
     key: str
@@ -42,10 +43,15 @@ class Alarms:
         Called with subject and text.
     repeat_s : float
         An alarm that stands, or comes and goes, is told again after this long and not before.
+    clock : callable
+        Gives epoch seconds.
     """
 
-    def __init__(self, tell: AlarmFunction, *, repeat_s: float = 1800.0) -> None:
+    def __init__(
+        self, tell: AlarmFunction, *, repeat_s: float = 1800.0, clock: Callable[[], float] = time.time
+    ) -> None:
         self._tell = tell
+        self._clock = clock
         self._repeat_s = repeat_s
         self._standing: dict[str, Alarm] = {}
         self._told: dict[str, float] = {}
@@ -55,8 +61,9 @@ class Alarms:
         """The alarms whose cause is not gone, oldest first."""
         return tuple(sorted(self._standing.values(), key=lambda alarm: alarm.since))
 
-    def raise_(self, key: str, subject: str, text: str, now: float) -> None:
+    def raise_(self, key: str, subject: str, text: str) -> None:
         """Say that a cause is there; somebody is told unless it was done lately."""
+        now = self._clock()
         before = self._standing.get(key)
         told_at = self._told.get(key)
         due = told_at is None or now - told_at >= self._repeat_s

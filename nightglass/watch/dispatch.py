@@ -60,21 +60,15 @@ class _Lane:
         self._science: list[_Placed] = []
         self._by_age: list[_Placed] = []
         self._live: dict[int, ReadyItem] = {}
-        self._calibrating = 0
+        self.calibrating = 0
         self.served = 0
-        self.held = False
 
     def __len__(self) -> int:
         return len(self._live)
 
-    @property
-    def takable(self) -> int:
-        """How many items may be taken now."""
-        return self._calibrating if self.held else len(self._live)
-
     def add(self, number: int, item: ReadyItem) -> None:
         self._live[number] = item
-        self._calibrating += item.calibration
+        self.calibrating += item.calibration
         heapq.heappush(self._calibrations if item.calibration else self._science, (-item.started_at, number, item))
         heapq.heappush(self._by_age, (item.ready_at, number, item))
 
@@ -83,12 +77,12 @@ class _Lane:
 
     def forget(self, number: int) -> ReadyItem:
         item = self._live.pop(number)
-        self._calibrating -= item.calibration
+        self.calibrating -= item.calibration
         return item
 
     def pick(self) -> ReadyItem | None:
         """Take the first by rank away."""
-        for heap in (self._calibrations,) if self.held else (self._calibrations, self._science):
+        for heap in (self._calibrations, self._science):
             self._trim(heap)
             if heap:
                 return self.forget(heap[0][1])
@@ -96,8 +90,6 @@ class _Lane:
 
     def pick_oldest(self) -> ReadyItem | None:
         """Take the longest waiting away."""
-        if self.held:
-            return self.pick()
         self._trim(self._by_age)
         return self.forget(self._by_age[0][1]) if self._by_age else None
 
@@ -136,6 +128,7 @@ class Dispatch:
         self._numbers: dict[str, tuple[tuple[Night, str], int]] = {}
         self._counter = itertools.count()
         self._takes = 0
+        self._held = False
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -164,16 +157,22 @@ class Dispatch:
             self._lanes[key].forget(number)
             self._drop_empty(key)
 
-    def hold(self, camera: str, night: Night) -> None:
-        """Let only calibrations of this night out, until `release`: its masters are to come first."""
-        self._lanes.setdefault((night, camera), _Lane()).held = True
+    @property
+    def held(self) -> bool:
+        """Whether only calibrations come out, because masters are to be made first."""
+        return self._held
 
-    def release(self, camera: str, night: Night) -> None:
+    def hold(self) -> None:
+        """Let only calibrations out, until `release`."""
+        self._held = True
+
+    def release(self) -> None:
         """End what `hold` began."""
-        lane = self._lanes.get((night, camera))
-        if lane is not None:
-            lane.held = False
-            self._drop_empty((night, camera))
+        self._held = False
+
+    def calibrations(self) -> int:
+        """Return how many groups of calibrations are queued."""
+        return sum(lane.calibrating for lane in self._lanes.values())
 
     def waiting(self, camera: str, night: Night) -> int:
         """Return how many groups of a night are queued, held ones included."""
@@ -194,11 +193,12 @@ class Dispatch:
         batch_limit : int, optional
             Instead of the limit given at the start; 1 where batches gain nothing.
         """
-        lanes = {key: lane for key, lane in self._lanes.items() if lane.takable}
+        lanes = {key: lane for key, lane in self._lanes.items() if self._takable(lane)}
         if not lanes:
             return ()
         self._takes += 1
         key, aged = self._choose_lane(lanes, now)
+        aged = aged and not self._held
         lane = lanes[key]
         lane.served = self._takes
         batch = []
@@ -223,9 +223,12 @@ class Dispatch:
 
     def _batch_size(self, lane: _Lane, batch_limit: int | None) -> int:
         limit = self._batch_limit if batch_limit is None else batch_limit
-        return max(1, min(limit, math.ceil(lane.takable / (2 * self._slots))))
+        return max(1, min(limit, math.ceil(self._takable(lane) / (2 * self._slots))))
+
+    def _takable(self, lane: _Lane) -> int:
+        return lane.calibrating if self._held else len(lane)
 
     def _drop_empty(self, key: tuple[Night, str]) -> None:
         lane = self._lanes.get(key)
-        if lane is not None and not len(lane) and not lane.held:
+        if lane is not None and not len(lane):
             del self._lanes[key]

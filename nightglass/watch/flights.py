@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from nightglass.model import CALIBRATION_KINDS
 from nightglass.watch.executor import Terms
 from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
 
@@ -159,6 +160,16 @@ class Flights:
         return any(
             flight.job.kind is kind and flight.job.camera == camera and flight.job.night == night
             for flight in self._flights.values()
+        )
+
+    def calibrating(self) -> bool:
+        """Return whether calibration frames are in the air."""
+        return any(
+            ref.kind in CALIBRATION_KINDS
+            for flight in self._flights.values()
+            if flight.done_at is None
+            for group in flight.job.groups
+            for ref in group.refs
         )
 
     def holding(self) -> set[str]:

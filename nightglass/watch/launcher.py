@@ -136,6 +136,18 @@ class Launcher:
         """Return in how many seconds `check` should be called again at the latest."""
         return 0.25 if len(self.flights) or self.main is not None else math.inf
 
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Let the executors start, and wake the watch when they have something to say."""
+        for executor in (self.dark, self.main):
+            if executor is not None:
+                executor.attach(wake)
+
+    def close(self) -> None:
+        """End the executors."""
+        for executor in (self.main, self.dark):
+            if executor is not None:
+                executor.close()
+
     def take_back_all(self, reason: str, now: float) -> None:
         """Take back whatever is in the air, for the end of the watch."""
         for flight in self.flights:

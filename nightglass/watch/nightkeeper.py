@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from nightglass.model import Night
+from nightglass.model import Night, Stage, State
 from nightglass.watch.duetimes import due_times
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 _SECOND_FINAL = timedelta(minutes=15)
 """From the first late exposure of a closed night to its next final."""
+
+_BUSY = (State.COMPLETE, State.GROUPED, State.RUNNING)
 
 NightFunction = Callable[["NightRecord"], None]
 
@@ -64,6 +66,7 @@ class NightKeeper:
         self._on_opened = on_opened
         self._announced: set[tuple[str, Night]] = set()
         self._open: dict[tuple[str, Night], NightRecord] = {}
+        self._closed: set[tuple[str, Night]] = set()
 
     @property
     def open_nights(self) -> tuple[NightRecord, ...]:
@@ -73,7 +76,9 @@ class NightKeeper:
     def refresh(self) -> None:
         """Read from the ledger which nights are open; other processes open and close nights, too."""
         records = [record for record in self._ledger.open_nights() if record.camera in self._cameras]
+        before = set(self._open)
         self._open = {(record.camera, record.night): record for record in records}
+        self._closed |= before - set(self._open)
         for record in records:
             self._announce(record)
 
@@ -96,6 +101,14 @@ class NightKeeper:
         self._announce(record)
         return record
 
+    def reopen_if_busy(self, now: datetime) -> None:
+        """Open nights again that were closed while exposures of them were still coming in."""
+        for camera, night in self._closed:
+            counts = self._ledger.counts(night, camera)
+            if any(counts[state] for state in _BUSY):
+                self.open(camera, night, now)
+        self._closed = set()
+
     def due(self, now: datetime) -> tuple[StageRecord, ...]:
         """Return stages that nobody ran although they have been due for the time left to others."""
         latest = now - timedelta(seconds=self._fallback_s)
@@ -105,15 +118,13 @@ class NightKeeper:
     def finals_due(self, now: datetime) -> tuple[tuple[str, Night], ...]:
         """Return open nights whose final is due: nothing more is waited for."""
         return tuple(
-            (record.camera, record.night)
-            for record in self._open.values()
-            if any(stage.stage.value == "final" and stage.due <= now for stage in record.stages)
+            (record.camera, record.night) for record in self._open.values() if record.stage(Stage.FINAL).due <= now
         )
 
     def _open_new(self, camera: str, night: Night, now: datetime) -> NightRecord:
         times = due_times(night, rule=self._rule, site=self._site, opened_at=now)
         if times.problem:
-            self._alarms.raise_(f"due/{camera}/{night}", f"Night {night}: due times", times.problem, now.timestamp())
+            self._alarms.raise_(f"due/{camera}/{night}", f"Night {night}: due times", times.problem)
         record = self._ledger.open_night(
             night, camera, midway_due=times.midway, final_due=times.final, now=now.timestamp()
         )
@@ -133,8 +144,3 @@ class NightKeeper:
                 self._on_opened(record)
         except Exception:  # noqa: BLE001 - a boundary: the watch runs the stages itself if nobody was told
             _log.exception("nobody could be told that night %s of camera %s is open", record.night, record.camera)
-
-
-def utc_now() -> datetime:
-    """Return now, aware."""
-    return datetime.now(UTC)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,21 @@ from nightglass.nights import night_of, night_span
 
 if TYPE_CHECKING:
     from nightglass.config import Camera, Observatory, Source
+    from nightglass.ledger import Entry
     from nightglass.sensors import FileSensor
 
 __all__ = ["Place", "Sources", "directory_of"]
 
 _log = logging.getLogger(__name__)
 
+_HANGS_S = 15.0
+
 SightingFunction = Callable[["Place", Sighting], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A directory that is watched for a camera.
+    """A directory that is watched for a camera; equal are those of one camera, directory and night.
 
     Attributes
     ----------
@@ -38,6 +42,16 @@ class Place:
     camera: Camera
     directory: Path
     night: Night | None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, Path, Night | None]:
+        return self.camera.name, self.directory, self.night
 
 
 def directory_of(source: Source, camera: Camera, night: Night) -> Path:
@@ -126,6 +140,22 @@ class Sources:
             self._sensors.pop(place).stop()
             self._errors.pop(place, None)
 
+    def place_of(self, entry: Entry) -> Place | None:
+        """Return the place that an entry's file lies in, watched now or on an earlier night; None: in no source."""
+        for place in self._sensors:
+            if place.camera.name == entry.camera and entry.path.is_relative_to(place.directory):
+                return place
+        for source, camera in self._sources:
+            directory = directory_of(source, camera, entry.night)
+            if camera.name == entry.camera and entry.path.is_relative_to(directory):
+                return Place(source, camera, directory, entry.night if "{night}" in source.directory else None)
+        return None
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every sensor has scanned its directory once, and nothing waits to settle."""
+        return all(sensor.status.caught_up for sensor in self._sensors.values())
+
     def stop(self) -> None:
         """Stop all sensors, and wait for their threads for a moment."""
         for sensor in self._sensors.values():
@@ -135,43 +165,38 @@ class Sources:
 
     def states(self) -> list[dict[str, Any]]:
         """Describe each source, for the heartbeat."""
-        return [
-            {
-                "camera": place.camera.name,
-                "directory": str(place.directory),
-                "night": place.night.label if place.night else "",
-                "state": "failed" if place in self._errors else "watching",
-                "error": self._errors.get(place, ""),
-            }
-            for place in {**self._sensors, **dict.fromkeys(self._errors)}
-        ]
-
-    def errors(self) -> Mapping[Place, str]:
-        """Return the places that could not be watched at the last attempt, and why."""
-        return dict(self._errors)
+        found = []
+        for place, sensor in self._sensors.items():
+            status = sensor.status
+            trouble = status.trouble
+            if status.silent_s > _HANGS_S:
+                trouble = f"its file system has not answered for {status.silent_s:.0f} s"
+            found.append(_describe(place, status.state.value, trouble))
+        return found + [_describe(place, "failed", error) for place, error in self._errors.items()]
 
     def _wanted(self, now: datetime, more_nights: Iterable[Night]) -> Iterable[Place]:
-        tonight = night_of(now, self._site)
+        live = self._live(now, more_nights)
         for source, camera in self._sources:
             if "{night}" in source.directory:
-                asked = self._nights or (tonight,)
-                live = {night for night in (*asked, *more_nights) if now < self._end(night)}
-                for night in sorted(live):
+                for night in live:
                     yield Place(source, camera, directory_of(source, camera, night), night)
-            elif not self._nights or any(now < self._end(night) for night in self._nights):
-                named = self._nights[0] if len(self._nights) == 1 else None
-                yield Place(source, camera, directory_of(source, camera, named or tonight), named)
+            elif live or not self._nights:
+                # a night that was asked for names what comes; where several are open, the headers tell
+                named = live[0] if self._nights and len(live) == 1 else None
+                yield Place(source, camera, directory_of(source, camera, night_of(now, self._site)), named)
 
     def _end(self, night: Night) -> datetime:
         """Return the noon at which a night's sensors stop: of a night gone by, the first after the watch began."""
         return max(night_span(night, self._site)[1], night_span(night_of(self._started_at, self._site), self._site)[1])
 
+    def _live(self, now: datetime, more_nights: Iterable[Night]) -> list[Night]:
+        asked = self._nights or (night_of(now, self._site),)
+        return sorted(night for night in {*asked, *more_nights} if now < self._end(night))
+
     def _start(self, place: Place) -> None:
         from nightglass.sensors import FileSensor
 
-        sensor = FileSensor(
-            place.source, place.directory, on_sighting=lambda sighting: self._on_sighting(place, sighting)
-        )
+        sensor = FileSensor(place.source, place.directory, on_sighting=partial(self._on_sighting, place))
         try:
             sensor.start()
         except OSError as error:
@@ -183,3 +208,13 @@ class Sources:
         self._errors.pop(place, None)
         self._sensors[place] = sensor
         _log.info("watching %s for camera %s", place.directory, place.camera.name)
+
+
+def _describe(place: Place, state: str, trouble: str) -> dict[str, Any]:
+    return {
+        "camera": place.camera.name,
+        "directory": str(place.directory),
+        "night": place.night.label if place.night else "",
+        "state": state,
+        "error": trouble,
+    }

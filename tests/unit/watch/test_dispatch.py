@@ -60,14 +60,14 @@ def test_batches_grow_with_the_backlog_up_to_the_limit_and_never_mix_nights() ->
     assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
 
 
-def test_a_held_night_gives_only_calibrations() -> None:
+def test_a_held_queue_gives_only_calibrations() -> None:
     queue = Dispatch(batch_limit=4, slots=1)
-    queue.hold("lynx", TONIGHT)
+    queue.hold()
     queue.add(item("science"))
     queue.add(item("flat", calibration=True))
     assert drain(queue) == ["flat"]
     assert queue.waiting("lynx", TONIGHT) == 1
-    queue.release("lynx", TONIGHT)
+    queue.release()
     assert drain(queue) == ["science"]
     assert queue.oldest() is None
 

@@ -75,15 +75,19 @@ def test_overlapping_camera_sets_exclude_each_other_until_the_holder_dies(tmp_pa
 
 def test_an_alarm_is_told_once_until_it_is_time_again() -> None:
     told = []
-    alarms = Alarms(lambda *both: told.append(both[1]), repeat_s=100)
+    now = 0.0
+    alarms = Alarms(lambda *both: told.append(both[1]), repeat_s=100, clock=lambda: now)
     for now in (0, 1, 2):
-        alarms.raise_("disk", "Disk", f"{now}", now)
+        alarms.raise_("disk", "Disk", f"{now}")
     alarms.clear("disk")
-    alarms.raise_("disk", "Disk", "flaps", 50)
-    alarms.raise_("lag", "Lag", "other", 60)
+    now = 50
+    alarms.raise_("disk", "Disk", "flaps")
+    now = 60
+    alarms.raise_("lag", "Lag", "other")
     assert told == ["0", "other"]
     assert [alarm.key for alarm in alarms.standing] == ["disk", "lag"]
-    alarms.raise_("disk", "Disk", "still", 100)
+    now = 100
+    alarms.raise_("disk", "Disk", "still")
     assert told[-1] == "still"
     alarms.clear("disk")
     alarms.clear("lag")
@@ -94,7 +98,7 @@ def test_an_alarm_that_cannot_be_told_does_not_hurt_the_watch(caplog: pytest.Log
     def refuse(subject: str, text: str) -> None:
         raise ConnectionRefusedError(subject)
 
-    Alarms(refuse).raise_("disk", "Disk", "full", 0)
+    Alarms(refuse).raise_("disk", "Disk", "full")
     assert "could not be passed on" in caplog.text
 
 
