@@ -6,6 +6,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,23 +140,28 @@ def reduce_groups(
     owner: str,
     reduce: GroupFunction,
 ) -> tuple[GroupOutcome, ...]:
-    """Claim and reduce groups one after the other; what somebody else holds is left to them."""
-    outcomes = []
-    for redo in redos:
-        ids = [ref.exposure_id for ref in redo.refs]
-        lease_s = observatory.reduction.lease_s * max(1, len(ids))
-        leases = ledger.claim_again(ids, owner=owner, lease_s=lease_s)
-        if not leases:
-            _log.info("%s is left to whoever holds it", redo.group_id)
-            continue
-        job = GroupJob(
-            job_id=f"redo-{secrets.token_hex(6)}",
-            group_id=redo.group_id,
-            camera=camera.name,
-            refs=redo.refs,
-            leases=leases,
-            lists=redo.lists,
-            rule=redo.rule,
-        )
-        outcomes.append(reduce(job))
-    return tuple(outcomes)
+    """Claim and reduce groups, as many at once as there may be workers; what somebody else holds is left to them."""
+
+    def one(redo: Redo) -> GroupOutcome | None:
+        job = _claimed(redo, camera=camera, ledger=ledger, observatory=observatory, owner=owner)
+        return None if job is None else reduce(job)
+
+    with ThreadPoolExecutor(observatory.cluster.workers, thread_name_prefix="redo") as threads:
+        return tuple(outcome for outcome in threads.map(one, redos) if outcome is not None)
+
+
+def _claimed(redo: Redo, *, camera: Camera, ledger: Ledger, observatory: Observatory, owner: str) -> GroupJob | None:
+    ids = [ref.exposure_id for ref in redo.refs]
+    leases = ledger.claim_again(ids, owner=owner, lease_s=observatory.reduction.lease_s * max(1, len(ids)))
+    if not leases:
+        _log.info("%s is left to whoever holds it", redo.group_id)
+        return None
+    return GroupJob(
+        job_id=f"redo-{secrets.token_hex(6)}",
+        group_id=redo.group_id,
+        camera=camera.name,
+        refs=redo.refs,
+        leases=leases,
+        lists=redo.lists,
+        rule=redo.rule,
+    )
