@@ -26,9 +26,7 @@ Combined = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint16]]
 """Mean, variance of the mean, and number of values that were kept."""
 
 
-def clipped_mean(
-    stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: float, floor: float = 0.0
-) -> Combined:
+def clipped_mean(stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: float, floor: float = 0.0) -> Combined:
     """Combine frames by the clipped mean; compiled where numba is there.
 
     Parameters
