@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from nightglass.config import Limits
 from nightglass.errors import Rejected, Retryable
-from nightglass.fitsio import scan_headers
+from nightglass.fitsio import check_complete, scan_headers
 
 
 @pytest.fixture
@@ -130,23 +130,18 @@ def test_hdus_are_bounded(multi: Path) -> None:
 
 
 def test_gzip_cannot_expand_without_end(tmp_path: Path) -> None:
-    path = write_cards(tmp_path / "a.fits", "SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0", data=200 << 20)
-    bomb = tmp_path / "bomb.fits.gz"
-    bomb.write_bytes(gzip.compress(path.read_bytes(), 1))
-    bomb_of_pixels = tmp_path / "pixels.fits.gz"
-    pixels = write_cards(
-        tmp_path / "b.fits",
-        "SIMPLE  = T",
-        "BITPIX  = 8",
-        "NAXIS   = 2",
-        "NAXIS1  = 200",
-        f"NAXIS2  = {1 << 20}",
-        data=200 << 20,
-    )
-    bomb_of_pixels.write_bytes(gzip.compress(pixels.read_bytes(), 1))
-    assert len(scan_headers(bomb, Limits(image_mib=1))) == 1  # nothing beyond the last HDU is expanded
+    """Zeros expand a thousand-fold; what follows the last HDU is not expanded by the walk at all."""
+    small = write_cards(tmp_path / "a.fits", "SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0")
+    large = write_cards(tmp_path / "b.fits", "SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 1", f"NAXIS1  = {70 << 20}")
+    zeros = bytes(70 << 20)
+    for path in (small, large):
+        path.write_bytes(gzip.compress(path.read_bytes() + zeros, 1))
+        assert path.stat().st_size < 1 << 20
+    assert len(scan_headers(small, Limits(image_mib=1))) == 1
     with pytest.raises(Rejected, match="expand to more than 65 MiB"):
-        scan_headers(bomb_of_pixels, Limits(image_mib=1))
+        scan_headers(large, Limits(image_mib=1))
+    with pytest.raises(Rejected, match="expand to more than 65 MiB"):
+        check_complete(small, Limits(image_mib=1))
 
 
 def test_every_cut_is_noticed(multi: Path, limits: Limits, tmp_path: Path) -> None:
