@@ -90,17 +90,17 @@ def demo_observatory(root: Path, raw: Path, *, workers: int) -> Observatory:
 
 
 def demo_plan(observatory: Observatory) -> NightPlan:
-    """Return what is exposed: 5 biases, 3 darks, flats and two dither sets in each of two filters."""
+    """Return what is exposed: 5 biases, 3 darks, and in each of two filters 3 flats and two dither sets of 3."""
     now = datetime.now(UTC)
     return NightPlan(
         night=night_of(now, observatory.site),
         biases=5,
         darks=3,
         flats=3,
-        science=8,
-        dithers=4,
+        science=6,
+        dithers=3,
         filters=("g", "r"),
-        shape=(1024, 1024),
+        shape=(900, 900),
         started_at=now,
     )
 

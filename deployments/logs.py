@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,10 @@ __all__ = ["NightFiles", "formatter", "logging_to", "night_paths"]
 
 _LOOK_S = 10.0
 """How often it is asked whether the night has changed."""
+_SOON_S = 0.5
+"""The same while there is no night yet."""
+_HELD = 2000
+"""Lines that are kept until the first night is known."""
 _LOUD = dict.fromkeys(
     ("httpx", "httpcore", "asyncio", "watchdog", "PIL", "matplotlib", "numba", "apprise"), logging.WARNING
 )
@@ -72,7 +77,8 @@ class NightFiles(logging.Handler):
     Parameters
     ----------
     paths : callable
-        Returns the files of now; their directories are made.
+        Returns the files of now; their directories are made. While there are none, lines are kept for the first,
+        and once there were some, the last ones stay.
     clock : callable
         Seconds that only go forward.
     """
@@ -83,6 +89,7 @@ class NightFiles(logging.Handler):
         self._clock = clock
         self._look_at = float("-inf")
         self._open: dict[Path, TextIO] = {}
+        self._held: deque[str] = deque(maxlen=_HELD)
         self.setFormatter(formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -91,6 +98,8 @@ class NightFiles(logging.Handler):
             if self._clock() >= self._look_at:
                 self._follow()
             line = self.format(record) + "\n"
+            if not self._open:
+                self._held.append(line)
             for stream in self._open.values():
                 stream.write(line)
         except Exception:  # noqa: BLE001 - logging's own rule: a line that can't be written stops nothing
@@ -105,7 +114,14 @@ class NightFiles(logging.Handler):
         super().close()
 
     def _follow(self) -> None:
-        wanted = self._paths()
+        # asking may log, and comes back here: not again before this is over
+        self._look_at = float("inf")
+        try:
+            self._turn_to(self._paths() or tuple(self._open))
+        finally:
+            self._look_at = self._clock() + (_LOOK_S if self._open else _SOON_S)
+
+    def _turn_to(self, wanted: tuple[Path, ...]) -> None:
         for path in set(self._open) - set(wanted):
             self._open.pop(path).close()
         for path in wanted:
@@ -113,7 +129,9 @@ class NightFiles(logging.Handler):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # line-buffered: a line is one write, so that processes which share the file do not mix theirs
                 self._open[path] = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        self._look_at = self._clock() + _LOOK_S
+                self._open[path].writelines(self._held)
+        if self._open:
+            self._held.clear()
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def demo_command(directory: Path | None, *, seed: int, workers: int) -> int:
     )
     console, started = output(), time.monotonic()
     console.print(Text.assemble("A simulated night of the camera ", (CAMERA, "bold"), f", kept in {place}"))
-    with logs_of(plan, console), ExitStack() as stack:
+    with logs_of(plan, console, terminal_level="ERROR"), ExitStack() as stack:
         watched = stack.enter_context(watching(plan))
         director = Director(
             simulated,

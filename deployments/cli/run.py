@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,18 +55,35 @@ def run_command(request: RunRequest, *, config: Path | None, root: Path | None) 
 
 
 @contextmanager
-def logs_of(plan: Plan, console: Console) -> Iterator[None]:
-    """Send log lines to the file of the night, and to the terminal: all of them, or beside a screen the warnings."""
+def logs_of(plan: Plan, console: Console, *, terminal_level: str = "DEBUG") -> Iterator[None]:
+    """Send log lines to the file of the night, and to the terminal: all of them, or beside a screen the warnings.
+
+    Parameters
+    ----------
+    terminal_level : str
+        Lines below stay off the terminal.
+    """
     observatory = plan.observatory
-    terminal: logging.Handler
-    if console.is_terminal:
-        terminal = ScreenHandler(console)
-        terminal.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[observatory.log_level]))
-    else:
-        terminal = logging.StreamHandler(sys.stderr)
-    files = NightFiles(night_paths(observatory, plan.camera_names, plan.nights[0] if plan.nights else None))
+    terminal = ScreenHandler(console) if console.is_terminal else logging.StreamHandler(sys.stderr)
+    terminal.setLevel("WARNING" if console.is_terminal else terminal_level)
+    files = NightFiles(_log_paths(plan))
     with logging_to(terminal, files, level=observatory.log_level):
         yield
+
+
+def _log_paths(plan: Plan) -> Callable[[], tuple[Path, ...]]:
+    """Return a function that names the log files of now; a replay of old nights writes to theirs."""
+    if plan.nights or not plan.request.once:
+        return night_paths(plan.observatory, plan.camera_names, plan.nights[0] if plan.nights else None)
+
+    def opened() -> tuple[Path, ...]:
+        if not plan.session.layout.ledger.exists() and not plan.observatory.ledger_url:
+            return ()
+        with plan.session.ledger() as ledger:
+            known = [record for camera in plan.camera_names for record in ledger.open_nights(camera)]
+        return tuple(plan.session.layout.log(record.camera, record.night) for record in known)
+
+    return opened
 
 
 @dataclass(frozen=True, slots=True)

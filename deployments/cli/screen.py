@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from deployments.cli.view import NightView
     from nightglass.ledger import Entry, StageRecord
 
-__all__ = ["STATE_STYLES", "bar", "duration", "night_screen", "output", "problems", "table"]
+__all__ = ["STATE_STYLES", "bar", "brief", "duration", "night_screen", "output", "problems", "table"]
 
 STATE_STYLES = {
     State.REDUCED: "green",
@@ -37,6 +38,7 @@ _QUALITY_STYLES = {Quality.OK: "green", Quality.WARNING: "yellow", Quality.BAD: 
 _BAR = 48
 _MEASURES = (("seeing", '{:.2f}"'), ("background", "{:.0f} e"), ("sources", "{:.0f}"))
 _WIDE = 100
+_DIRECTORIES = re.compile(r"(?<![\w:/])/(?:[^\s/:]+/)+")
 
 
 def output() -> Console:
@@ -98,10 +100,15 @@ def problems(view: NightView, *, limit: int = 6) -> Table:
     made = table("state", ">exposures", "reason", "for example")
     for item in view.errors[:limit]:
         examples = ", ".join(name.rsplit("/", 1)[-1] for name in item.examples[:2])
-        made.add_row(Text(item.state.value, STATE_STYLES[item.state]), str(item.count), item.reason, examples)
+        made.add_row(Text(item.state.value, STATE_STYLES[item.state]), str(item.count), brief(item.reason), examples)
     if len(view.errors) > limit:
         made.add_row("", "", Text(f"and {len(view.errors) - limit} more causes", "bright_black"), "")
     return made
+
+
+def brief(reason: str) -> str:
+    """Return a reason without the directories of the paths in it: the example says which file it is."""
+    return _DIRECTORIES.sub("", reason)
 
 
 def duration(seconds: float) -> str:

@@ -43,6 +43,20 @@ def test_the_file_changes_with_the_night(tmp_path: Path) -> None:
     assert "next evening" in (tmp_path / "20260822.log").read_text()
 
 
+def test_lines_before_the_first_night_are_kept_for_it(tmp_path: Path) -> None:
+    now, paths = [0.0], list[Path]()
+    with logging_to(NightFiles(lambda: tuple(paths), clock=lambda: now[0]), level="INFO"):
+        logging.info("starting")
+        paths.append(tmp_path / "n.log")
+        now[0] = 1.0
+        logging.info("opened")
+        paths.clear()
+        now[0] = 60.0
+        logging.info("closed, and still said")
+    lines = (tmp_path / "n.log").read_text().splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == ["starting", "opened", "closed, and still said"]
+
+
 def test_there_is_one_file_a_camera_and_a_named_night_stays(tmp_path: Path) -> None:
     site = Site(timezone="America/Santiago")
     observatory = Observatory(root=tmp_path, site=site)
