@@ -93,7 +93,7 @@ class _Scan:
 
     listings: Iterator[Listing]
     whole: bool
-    started_at: float = field(default_factory=time.monotonic)
+    spent_s: float = 0.0
     names: set[str] = field(default_factory=set)
     """Files found so far in the directory that is being listed."""
     directories: set[str] = field(default_factory=set)
@@ -139,20 +139,21 @@ class Surveyor:
         Returns
         -------
         float or None
-            How many seconds a scan of everything took that has just ended.
+            Seconds of work that a scan of everything took which has just ended.
         """
-        while self._scans and time.monotonic() < until:
+        while self._scans and (now := time.monotonic()) < until:
             scan = self._scans[0]
             listing = next(scan.listings, None)
             if listing is not None:
                 self._absorb(scan, listing)
+                scan.spent_s += time.monotonic() - now
                 continue
             self._scans.popleft()
             if scan.whole:
                 for directory in self._tracker.directories:
                     if directory not in scan.directories and not os.path.lexists(directory):
                         self._tracker.forget_directory(directory)
-                return time.monotonic() - scan.started_at
+                return scan.spent_s
         return None
 
     def _absorb(self, scan: _Scan, listing: Listing) -> None:

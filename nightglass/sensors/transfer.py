@@ -168,7 +168,8 @@ class TransferBench(Generic[R]):
 
     def _too_late(self, current: Sighting, error: Retryable | OSError) -> Rejected:
         reason = error.message if isinstance(error, Retryable) else f"{type(error).__name__}: {error}"
-        message = f"{current.path}: {current.size} bytes came and nothing more for {self._timeout_s:g} s; {reason}"
+        place = "" if str(current.path) in reason else f"{current.path}: "
+        message = f"{place}{reason}; {current.size} bytes came and nothing more for {self._timeout_s:g} s"
         return Rejected(message, remedy="transfer it again; it is looked at again as soon as it changes")
 
 
