@@ -65,7 +65,8 @@ def logs_of(plan: Plan, console: Console, *, terminal_level: str = "DEBUG") -> I
     """
     observatory = plan.observatory
     terminal = ScreenHandler(console) if console.is_terminal else logging.StreamHandler(sys.stderr)
-    terminal.setLevel("WARNING" if console.is_terminal else terminal_level)
+    levels = logging.getLevelNamesMapping()
+    terminal.setLevel(max(levels[terminal_level], logging.WARNING if console.is_terminal else logging.NOTSET))
     files = NightFiles(_log_paths(plan))
     with logging_to(terminal, files, level=observatory.log_level):
         yield
