@@ -6,7 +6,6 @@ observatory starts them, and judged by the ledger and the files they leave behin
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -179,11 +178,3 @@ def assert_nothing_lost_nothing_twice(observatory: Observatory, expected: int) -
         assert content_id(product.path) == product.checksum
     parts = [path for path in observatory.root.rglob("*.part") if path.is_file()]
     assert not parts, parts
-
-
-def heartbeat(observatory: Observatory) -> dict[str, object]:
-    """Return what the watch says of itself."""
-    path = observatory.layout.run / f"watch-{CAMERA}.json"
-    if not path.exists():
-        path = observatory.layout.run / "watch.json"
-    return json.loads(path.read_text()) if path.exists() else {}

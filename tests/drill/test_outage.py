@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -14,10 +15,16 @@ import pytest
 
 from nightglass.model import State
 from nightglass.simulate import NightPlan, write_night
-from tests.drill.harness import CAMERA, Observatory, assert_nothing_lost_nothing_twice, heartbeat, running, wait_for
+from tests.drill.harness import CAMERA, Observatory, assert_nothing_lost_nothing_twice, running, wait_for
 
 WARM_UP = NightPlan(biases=3, darks=0, flats=0, science=2, dithers=1, filters=("r",), shape=(256, 256))
 MOST_S = 4.0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _servers(observatory: Observatory) -> list[psutil.Process]:
@@ -58,7 +65,11 @@ def _runs(api: str, states: list[str] | None = None) -> list[dict[str, Any]]:
 
 
 def _drill(tmp_path: Path, outage: str, *, seconds: float, exposures: int) -> None:
-    observatory = Observatory(tmp_path / "root", tmp_path / "raw")
+    port = _free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    config = tmp_path / "observatory.toml"
+    config.write_text(f"[prefect]\nport = {port}\n[reduction]\nlease_s = 20.0\n")
+    observatory = Observatory(tmp_path / "root", tmp_path / "raw", ("--config", str(config)))
     first = WARM_UP.biases + WARM_UP.science
     plan = NightPlan(
         biases=0, darks=0, flats=0, science=exposures, dithers=1, filters=("r",), shape=(256, 256), first_number=50
@@ -66,8 +77,6 @@ def _drill(tmp_path: Path, outage: str, *, seconds: float, exposures: int) -> No
     with running(observatory):
         write_night(observatory.raw, WARM_UP, seed=1)
         wait_for(lambda: observatory.states()[State.REDUCED] == first, timeout_s=150, what="the warm-up")
-        wait_for(lambda: bool(_servers(observatory)), timeout_s=90, what="the server")
-        api = str(heartbeat(observatory)["prefect_api"])
         wait_for(lambda: _answers(api), timeout_s=90, what="the server's health")
         writer = threading.Thread(target=write_night, args=(observatory.raw, plan), kwargs={"seed": 2, "pace_s": 1.0})
         writer.start()
@@ -75,8 +84,7 @@ def _drill(tmp_path: Path, outage: str, *, seconds: float, exposures: int) -> No
         OUTAGES[outage](_servers(observatory), seconds)
         writer.join()
         wait_for(lambda: observatory.states()[State.REDUCED] == first + exposures, timeout_s=60, what="all reduced")
-        wait_for(lambda: _answers(str(heartbeat(observatory)["prefect_api"])), timeout_s=120, what="the server is back")
-        api = str(heartbeat(observatory)["prefect_api"])
+        wait_for(lambda: _answers(api), timeout_s=120, what="the server is back")
         wait_for(lambda: len(_runs(api, ["COMPLETED"])) >= exposures // 2, timeout_s=90, what="the late runs")
         wait_for(lambda: not _runs(api, ["RUNNING", "PENDING"]), timeout_s=90, what="no run left RUNNING")
     assert_nothing_lost_nothing_twice(observatory, first + exposures)
