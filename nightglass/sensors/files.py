@@ -195,7 +195,8 @@ class FileSensor:
                     self._turn()
                 except Exception as error:  # noqa: BLE001 - a boundary: whatever one file or callback does, the night goes on
                     _log.exception("sensor of %s: a turn failed", self._directory)
-                    self._report.alarm(f"{self._directory}: the sensor met an error: {error!r}")
+                    self._report.complain(self._directory, f"{self._directory}: the sensor met an error: {error!r}")
+                    self._next_scan = time.monotonic()  # events that were at hand may be lost
                     self._stopping.wait(_HEALTH_PERIOD_S)
         finally:
             self._detach()

@@ -14,6 +14,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from nightglass.errors import Misconfigured
 from nightglass.model import Kind, Night
 from nightglass.simulate.chip import Chip, Flaws, make_chip
 from nightglass.simulate.sky import Field, Pointing, Scene, make_field, render
@@ -63,6 +64,11 @@ class NightPlan:
         Exposure number of the first frame.
     science_exposure_s, flat_exposure_s, dark_exposures_s
         Seconds, in the headers and the pixels only: nothing waits for them.
+
+    Raises
+    ------
+    Misconfigured
+        If there are too many fields.
     """
 
     night: Night = _DEFAULT_NIGHT
@@ -79,6 +85,11 @@ class NightPlan:
     science_exposure_s: float = 60.0
     flat_exposure_s: float = 5.0
     dark_exposures_s: tuple[float, ...] = (60.0,)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fields <= len(_FIELD_PLACES):
+            message = f"a simulated night cannot have {self.fields} fields"
+            raise Misconfigured(message, remedy=f"choose 1 to {len(_FIELD_PLACES)}")
 
     @property
     def opening(self) -> datetime:

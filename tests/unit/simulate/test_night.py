@@ -12,6 +12,7 @@ from shutil import which
 import pytest
 from astropy.io import fits
 
+from nightglass.errors import Misconfigured
 from nightglass.model import Kind, Night
 from nightglass.simulate import NightPlan, plan_exposures, write_night
 
@@ -45,6 +46,11 @@ def test_dither_sets_are_complete_but_for_the_last() -> None:
             assert item.dithers == 3
     assert set(map(tuple, sets.values())) == {(1, 2, 3, 1, 2)}
     assert {item.dithers for item in plan_exposures(NightPlan(dithers=1))} == {0}
+
+
+def test_too_many_fields_are_refused() -> None:
+    with pytest.raises(Misconfigured, match="5 fields"):
+        NightPlan(fields=5)
 
 
 def test_files_are_written_once_and_told_about(tmp_path: Path) -> None:
