@@ -147,6 +147,9 @@ class EmbeddedServer:
             return
         if self._child is not None and self._child.alive:
             return
+        if self._child is not None:
+            self._child.stop(grace_s=0.0)
+            self._child = None
         if time.monotonic() >= self._start_after:
             # one that dies at once, as on a full disk, is not started again and again without a pause
             self._start_after = time.monotonic() + _RESTART_S
@@ -230,7 +233,6 @@ class EmbeddedServer:
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self._child = None
 
     def _address_file_pid(self) -> Path:
         return self._run / "server.pid"

@@ -65,8 +65,10 @@ class NightView:
 
 
 @task(name="ensure-watch", task_run_name="watch-{night}", cache_policy=NO_CACHE, persist_result=False)
-async def ensure_watch(night: str, cameras: Sequence[str], configuration: str) -> int:
-    """Start the watch of these cameras unless it runs; return the process id.
+async def ensure_watch(night: str, cameras: Sequence[str], configuration: str) -> int | None:
+    """Open the night, start the watch of these cameras unless it runs, and return its process id.
+
+    A night that is closed needs no watch: None.
 
     The watch is a process of its own session: it goes on when this flow run is cancelled or its process dies.
 
@@ -76,10 +78,10 @@ async def ensure_watch(night: str, cameras: Sequence[str], configuration: str) -
         If the watch did not come up in time; the message names its log.
     """
     observatory = find_observatory(configuration)
-    await asyncio.to_thread(_open_night, observatory, Night(night), cameras)
+    records = await asyncio.to_thread(_open_night, observatory, Night(night), cameras)
     run = Layout(observatory.root).run
     holder = _holder(run, cameras)
-    if holder is not None:
+    if holder is not None or not any(record.is_open for record in records):
         return holder
     log = run / "watch.log"
     process = await asyncio.to_thread(_start_watch, night, configuration, log)
@@ -120,13 +122,15 @@ async def follow_night(night: str, cameras: Sequence[str], configuration: str, *
             await asyncio.sleep(poll_s)
 
 
-def _open_night(observatory: Observatory, night: Night, cameras: Sequence[str]) -> None:
+def _open_night(observatory: Observatory, night: Night, cameras: Sequence[str]) -> list[NightRecord]:
     """Open a night in the ledger, as its watch does: whoever comes first."""
     now = datetime.now(UTC)
     times = due_times(night, rule=observatory.night, site=observatory.site, opened_at=now)
     with open_ledger(observatory) as ledger:
-        for camera in cameras:
+        return [
             ledger.open_night(night, camera, midway_due=times.midway, final_due=times.final, now=now.timestamp())
+            for camera in cameras
+        ]
 
 
 async def _announce(night: str) -> UUID:

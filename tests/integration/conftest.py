@@ -1,0 +1,132 @@
+"""One real Prefect server, and one simulated night, for all tests that need them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.environment import child_environment
+from deployments.server import EmbeddedServer
+from nightglass.cluster import start
+from nightglass.config import Observatory, load_observatory
+from nightglass.layout import Layout
+from nightglass.ledger import Ledger
+from nightglass.model import Night
+from nightglass.simulate import NightPlan, SimulatedNight, write_night
+
+PLAN = NightPlan(
+    night=Night("20260821"), biases=3, darks=0, flats=0, science=4, dithers=2, filters=("g",), shape=(160, 160)
+)
+
+
+def eventually(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
+    """Wait until a condition gives something true, and return that."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class PrefectSite:
+    """An observatory whose Prefect server runs."""
+
+    observatory: Observatory
+    configuration: Path
+    server: EmbeddedServer
+    night: SimulatedNight
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of children that talk to the server."""
+        values = child_environment(
+            self.observatory,
+            api_url=self.server.api_url,
+            configuration=self.configuration,
+            environment=dict(os.environ),
+        )
+        # what a worker on another host knows: the file, and nothing of our process
+        del values["NIGHTGLASS_OBSERVATORY"], values["NIGHTGLASS_ROOT"]
+        return values
+
+    @contextmanager
+    def client(self) -> Iterator[SyncPrefectClient]:
+        with temporary_settings({PREFECT_API_URL: self.server.api_url}), get_client(sync_client=True) as client:
+            yield client
+
+    def ledger(self) -> Ledger:
+        return Ledger.open(Layout(self.observatory.root).ledger)
+
+    def wait_for_run(self, flow_run_id: Any, *, seconds: float = 60.0) -> FlowRun:
+        """Wait until a run is over, and return it."""
+        with self.client() as client:
+
+            def final() -> FlowRun | None:
+                run = client.read_flow_run(flow_run_id)
+                return run if run.state is not None and run.state.is_final() else None
+
+            found: FlowRun = eventually(final, seconds=seconds, what=f"the end of run {flow_run_id}")
+            return found
+
+    @contextmanager
+    def process(self, *command: str, log: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a command beside the test, and end it with SIGTERM."""
+        path = self.observatory.root / log
+        with path.open("ab") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+            )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def prefect_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectSite]:
+    root = tmp_path_factory.mktemp("site")
+    night = write_night(root / "raw", PLAN, seed=5)
+    server = EmbeddedServer(root / "observatory")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(root / "home"))
+        patch.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
+        server.ensure()
+        server.wait()
+        configuration = root / "observatory.toml"
+        configuration.write_text(
+            f'root = "{root / "observatory"}"\n'
+            f'[[sources]]\ncamera = "lynx"\ndirectory = "{root / "raw"}"\n'
+            f'[prefect]\napi_url = "{server.api_url}"\nfallback_s = 600\n'
+            "[cluster]\nworkers = 1\n"
+        )
+        observatory = load_observatory(configuration, environment={})
+        site = PrefectSite(observatory, configuration, server, night)
+        try:
+            with start(observatory.cluster, layout=Layout(observatory.root)):
+                yield site
+        finally:
+            server.close()

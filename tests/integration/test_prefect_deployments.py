@@ -1,0 +1,187 @@
+"""Every deployment on a real server: made, shown, scheduled, and run by a worker and by the serve child."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.deploy import Deployed, Schedules, deploy
+from deployments.scheduling import StageScheduler, stage_key
+from nightglass.config import load_camera
+from nightglass.layout import Layout
+from nightglass.ledger import StageState
+from nightglass.model import Night, Stage, State
+from nightglass.pool import SerialPool
+from nightglass.watch.instance import InstanceLock
+from nightglass.watch.work import Workbench
+from tests.integration.conftest import PrefectSite, eventually
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster]
+REPOSITORY = Path(__file__).parents[2]
+
+
+def deploy_here(site: PrefectSite, schedules: Schedules) -> tuple[Deployed, ...]:
+    with temporary_settings({PREFECT_API_URL: site.server.api_url}):
+        return asyncio.run(deploy(site.observatory, configuration=site.configuration, schedules=schedules))
+
+
+def start_run(client: SyncPrefectClient, name: str, **parameters: Any) -> FlowRun:
+    deployment = client.read_deployment_by_name(f"{name}/nightglass")
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+
+
+def artifacts(client: SyncPrefectClient, run: FlowRun) -> list[dict[str, Any]]:
+    asked = {"artifacts": {"flow_run_id": {"any_": [str(run.id)]}}}
+    found: list[dict[str, Any]] = client.request("POST", "/artifacts/filter", json=asked).json()
+    return found
+
+
+def test_deploying_twice_is_deploying_once(prefect_site: PrefectSite) -> None:
+    first = deploy_here(prefect_site, Schedules.PAUSED)
+    assert deploy_here(prefect_site, Schedules.PAUSED) == first
+    assert len(first) == 7
+    with prefect_site.client() as client:
+        assert client.read_work_pool("nightglass").type == "process"
+        for item in first:
+            deployment = client.read_deployment(item.deployment_id)
+            assert deployment.description
+            assert deployment.work_pool_name == "nightglass"
+            assert deployment.parameters["configuration"] == str(prefect_site.configuration)
+            assert deployment.global_concurrency_limit is not None
+            properties = deployment.parameter_openapi_schema["properties"]
+            assert all(field["description"] for field in properties.values())
+        (schedule,) = client.read_deployment_by_name("run-night/nightglass").schedules
+        assert not schedule.active
+
+
+def test_the_schedule_yields_runs_in_the_time_zone_of_the_site(prefect_site: PrefectSite) -> None:
+    """With SQLAlchemy 2.1 Prefect's scheduler makes none, and everything else looks healthy."""
+    site = prefect_site.observatory.site.model_copy(update={"timezone": "America/Santiago"})
+    chile = PrefectSite(
+        prefect_site.observatory.model_copy(update={"site": site}),
+        prefect_site.configuration,
+        prefect_site.server,
+        prefect_site.night,
+    )
+    deploy_here(chile, Schedules.ACTIVE)
+    with prefect_site.client() as client:
+        deployment = client.read_deployment_by_name("run-night/nightglass")
+
+        def scheduled() -> list[FlowRun]:
+            runs = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter.model_validate(
+                    {"deployment_id": {"any_": [deployment.id]}, "state": {"type": {"any_": [StateType.SCHEDULED]}}}
+                )
+            )
+            return [run for run in runs if run.auto_scheduled]
+
+        runs = eventually(scheduled, seconds=40, what="runs of a cron schedule")
+        moments = [run.expected_start_time.astimezone(site.zone) for run in runs]
+        assert {(moment.hour, moment.minute) for moment in moments} == {(12, 5)}
+    deploy_here(prefect_site, Schedules.PAUSED)
+
+
+def test_prefects_own_command_deploys_the_file(prefect_site: PrefectSite) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=REPOSITORY,
+        env=prefect_site.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with prefect_site.client() as client:
+        for name in ("reduce-exposure", "run-night"):
+            deployment = client.read_deployment_by_name(f"{name}/nightglass")
+            assert not deployment.pull_steps
+            assert deployment.entrypoint.startswith("flows.")
+            assert ":" not in deployment.entrypoint
+    deploy_here(prefect_site, Schedules.PAUSED)
+
+
+def test_a_worker_runs_every_deployment(prefect_site: PrefectSite) -> None:
+    site, night = prefect_site, Night("20260821")
+    paths = [str(path) for path in site.night.paths[:4]]
+    with (
+        site.process("prefect", "worker", "start", "--pool", "nightglass", "--limit", "4", log="worker.log"),
+        InstanceLock(Layout(site.observatory.root).run, ["lynx"]),  # we are the watch of this night
+        site.client() as client,
+        site.ledger() as ledger,
+    ):
+        due = datetime.now(UTC) + timedelta(hours=8)
+        ledger.open_night(night, "lynx", midway_due=due, final_due=due + timedelta(hours=8))
+        whole = start_run(client, "run-night", night=night.label, poll_s=0.5)
+        runs = [start_run(client, "reduce-exposure", exposure=path, camera="lynx") for path in paths]
+        ended = [site.wait_for_run(run.id, seconds=120) for run in runs]
+        assert [run.state_name for run in ended] == ["Completed"] * 4
+        assert [run.name for run in ended] == paths
+        assert {item["type"] for item in artifacts(client, ended[3])} == {"table", "image"}
+
+        (entry,) = ledger.entries(states=[State.REDUCED], ids=["lynx/20260821/4"])
+        runs = [
+            start_run(client, "make-masters", night=night.label),
+            start_run(client, "reduce-group", group=entry.group_id),
+            start_run(client, "reduce-batch", groups=["lynx/20260821/1", "lynx/20260821/2"]),
+        ]
+        ended = [site.wait_for_run(run.id, seconds=120) for run in runs]
+        assert [run.state_name for run in ended] == ["Completed"] * 3, [run.state for run in ended]
+        assert ended[0].name == "20260821-masters"
+
+        midway = site.wait_for_run(start_run(client, "midway-postprocess", night=night.label).id, seconds=90)
+        assert midway.state_name == "Completed", midway.state
+        assert client.read_flow_run(whole.id).state_name == "Running"
+        final = site.wait_for_run(start_run(client, "final-postprocess", night=night.label).id, seconds=90)
+        assert final.state_name == "Completed", final.state
+        assert {item["type"] for item in artifacts(client, final)} == {"markdown"}
+        record = ledger.find_night(night, "lynx")
+        assert record is not None
+        assert not record.is_open
+        seen = site.wait_for_run(whole.id, seconds=30)
+        assert seen.state_name == "Completed", seen.state
+        (progress,) = [item for item in artifacts(client, seen) if item["type"] == "progress"]
+        assert progress["data"] == 100.0
+        assert "final done" in progress["description"]
+
+
+def test_the_serve_child_takes_a_scheduled_stage_once(prefect_site: PrefectSite) -> None:
+    site, night = prefect_site, Night("20260901")
+    with (
+        site.ledger() as ledger,
+        site.client() as client,
+        site.process("deployments.serving", log="serve.log"),
+    ):
+        due = datetime.now(UTC) + timedelta(seconds=2)
+        opened = ledger.open_night(night, "lynx", midway_due=due, final_due=due + timedelta(hours=9))
+        bench = Workbench(
+            ledger=ledger, pool=SerialPool(), observatory=site.observatory, cameras={"lynx": load_camera("lynx")}
+        )
+        first, second = StageScheduler(bench), StageScheduler(bench)
+        with temporary_settings({PREFECT_API_URL: site.server.api_url}):
+            made = [asyncio.run(scheduler.schedule()) for scheduler in (first, first, second)]
+        assert made == [2, 0, 2]
+        key = stage_key(opened.stage(Stage.MIDWAY))
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter.model_validate({"tags": {"all_": ["night=20260901", "stage=midway"]}})
+        )
+        (run,) = runs  # a second scheduler made no second run
+        assert run.idempotency_key == key
+        assert run.name == "20260901-midway"
+        ended = site.wait_for_run(run.id, seconds=90)
+        assert ended.state_name == "Completed", ended.state
+        record = ledger.find_night(night, "lynx")
+        assert record is not None
+        assert record.stage(Stage.MIDWAY).state is StageState.DONE
+        again = start_run(client, "midway-postprocess", night=night.label, job=key)
+        assert site.wait_for_run(again.id, seconds=60).state_name == "Skipped"

@@ -1,0 +1,295 @@
+"""The executor that hands jobs to Prefect: what it does, and what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.deploy import Schedules, deploy
+from deployments.late import Orphans
+from deployments.runner_executor import PrefectExecutor
+from nightglass import byhand
+from nightglass.config import Dispatch, load_camera
+from nightglass.layout import Layout
+from nightglass.ledger import Ledger, RunRecord
+from nightglass.model import Kind, Night, State
+from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
+from nightglass.watch.owners import Owner
+from tests.integration.conftest import PrefectSite, eventually
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster]
+NIGHT = Night("20260821")
+
+
+class Desk:
+    """Stands where the watch stands: gives jobs, hears reports."""
+
+    def __init__(self, site: PrefectSite, executor: PrefectExecutor, ledger: Ledger) -> None:
+        self.site = site
+        self.executor = executor
+        self.ledger = ledger
+        self.camera = load_camera("lynx")
+        self.heard: list[JobReport] = []
+        self.woken = threading.Event()
+
+    def groups(self, *paths: Path) -> Job:
+        entries = [
+            byhand.take_in(path, self.camera, ledger=self.ledger, observatory=self.site.observatory) for path in paths
+        ]
+        job_id = uuid.uuid4().hex
+        groups = byhand.claim_exposures(
+            entries, ledger=self.ledger, observatory=self.site.observatory, owner="host:1:t:watch", job_id=job_id
+        )
+        return self.job(JobKind.GROUP, key=entries[0].exposure_id, groups=groups, job_id=job_id)
+
+    def job(self, kind: JobKind, *, key: str, job_id: str = "", **more: Any) -> Job:
+        return Job(
+            job_id=job_id or uuid.uuid4().hex, kind=kind, key=key, camera="lynx", night=NIGHT, deadline_s=60.0, **more
+        )
+
+    def reports(self, job: Job) -> list[JobReport]:
+        self.heard += self.executor.poll()
+        return [report for report in self.heard if report.job_id == job.job_id]
+
+    def ended(self, job: Job, *, seconds: float = 30.0) -> JobReport:
+        def last() -> JobReport | None:
+            return next((report for report in self.reports(job) if report.phase is JobPhase.ENDED), None)
+
+        found: JobReport = eventually(last, seconds=seconds, what=f"the end of job {job.key}")
+        return found
+
+    def healthy(self, expected: bool, *, seconds: float) -> None:
+        eventually(lambda: self.executor.healthy is expected, seconds=seconds, what=f"healthy is {expected}")
+
+    def states(self, job: Job) -> list[State]:
+        ids = [ref.exposure_id for group in job.groups for ref in group.refs]
+        return [self.ledger.find(name).state for name in ids]
+
+    def run_of(self, report: JobReport) -> FlowRun:
+        with self.site.client() as client:
+            return client.read_flow_run(uuid.UUID(report.flow_run_id))
+
+
+def desk(site: PrefectSite, dispatch: Dispatch = Dispatch.INLINE) -> Iterator[Desk]:
+    settings = site.observatory.prefect.model_copy(
+        update={"api_url": site.server.api_url, "serve": False, "dispatch": dispatch}
+    )
+    observatory = site.observatory.model_copy(update={"prefect": settings})
+    executor = PrefectExecutor(observatory, configuration=site.configuration)
+    with site.ledger() as ledger:
+        desk = Desk(site, executor, ledger)
+        executor.attach(desk.woken.set)
+        try:
+            desk.healthy(True, seconds=60)
+            yield desk
+        finally:
+            executor.close()
+    assert not executor.pids
+
+
+@pytest.fixture(scope="module")
+def inline(prefect_site: PrefectSite) -> Iterator[Desk]:
+    yield from desk(prefect_site)
+
+
+def test_one_exposure_is_one_run_named_after_it(inline: Desk) -> None:
+    job = inline.groups(inline.site.night.paths[0])
+    inline.executor.submit(job)
+    report = inline.ended(job)
+    assert report.error == ""
+    phases = [report.phase for report in inline.reports(job) if not report.group_id or report.phase != JobPhase.ENDED]
+    assert phases == [JobPhase.ACCEPTED, JobPhase.WORKING, JobPhase.DONE, JobPhase.ENDED]
+    run = inline.run_of(report)
+    assert (run.name, run.state_name) == (job.key, "Completed")
+    assert run.parameters["exposure"] == job.key
+    assert inline.states(job) == [State.REDUCED]
+    assert inline.woken.is_set()
+
+
+def test_a_batch_is_one_run_with_a_table(inline: Desk) -> None:
+    job = inline.groups(*inline.site.night.paths[:3])
+    inline.executor.submit(job)
+    report = inline.ended(job)
+    assert report.error == ""
+    assert inline.states(job) == [State.REDUCED] * 3
+    assert sum(item.phase is JobPhase.DONE for item in inline.reports(job)) == 3
+    with inline.site.client() as client:
+        asked = {"artifacts": {"flow_run_id": {"any_": [report.flow_run_id]}}}
+        (table,) = client.request("POST", "/artifacts/filter", json=asked).json()
+    assert table["type"] == "table"
+    assert "lynx/20260821/2" in table["data"]
+
+
+def test_masters_and_two_jobs_at_once(inline: Desk) -> None:
+    jobs = [inline.job(JobKind.MASTERS, key="20260821-masters", kinds=(Kind.BIAS,))]
+    jobs += [inline.groups(path) for path in inline.site.night.paths[3:5]]
+    for job in jobs:
+        inline.executor.submit(job)
+    assert [inline.ended(job).error for job in jobs] == ["", "", ""]
+    assert inline.ledger.masters("lynx", Kind.BIAS)
+
+
+def test_a_rejected_exposure_ends_its_run_as_failed(inline: Desk, tmp_path: Path) -> None:
+    job = inline.groups(inline.site.night.paths[0])
+    (group,) = job.groups
+    Path(group.refs[0].path).rename(tmp_path / "gone.fits")
+    try:
+        inline.executor.submit(job)
+        report = inline.ended(job)
+    finally:
+        (tmp_path / "gone.fits").rename(group.refs[0].path)
+    assert inline.states(job) != [State.RUNNING]
+    assert inline.run_of(report).state_name in {"Failed", "Returned"}
+
+
+def test_a_restarted_runner_is_back_in_seconds_and_its_runs_are_ended(inline: Desk) -> None:
+    job = inline.groups(inline.site.night.paths[0])
+    old = inline.executor.pids["runner"]
+    os.kill(old, signal.SIGSTOP)
+    inline.executor.submit(job)
+    time.sleep(0.3)
+    inline.executor.restart()
+    assert not inline.executor.healthy
+    lost = inline.job(JobKind.REPORT, key="report")
+    inline.executor.submit(lost)
+    assert "there is no runner" in inline.ended(lost).error
+    inline.healthy(True, seconds=30)
+    assert inline.executor.pids["runner"] != old
+    assert inline.reports(job) == []
+    inline.ledger.revoke(leases=[lease for group in job.groups for lease in group.leases], reason="test")
+    again = inline.groups(inline.site.night.paths[0])
+    inline.executor.submit(again)
+    assert inline.ended(again).error == ""
+
+
+def test_a_hung_runner_is_replaced_unasked(inline: Desk) -> None:
+    old = inline.executor.pids["runner"]
+    os.kill(old, signal.SIGSTOP)
+    inline.healthy(False, seconds=10)
+    inline.healthy(True, seconds=40)
+    assert inline.executor.pids["runner"] != old
+
+
+def test_a_hung_server_is_noticed_and_nothing_stays_running(inline: Desk) -> None:
+    server = inline.site.server.pid
+    assert server is not None
+    job = inline.groups(inline.site.night.paths[1])
+    os.kill(server, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        inline.executor.submit(job)
+        inline.healthy(False, seconds=4)
+        assert time.monotonic() - began < 3.0
+        # what the watch does now: kill the runner, take the job back, reduce it in the dark, record the run
+        inline.executor.restart()
+        inline.ledger.revoke(leases=[lease for group in job.groups for lease in group.leases], reason="dark")
+        for number, error in enumerate(("", "Rejected: no such thing")):
+            inline.ledger.record_run(
+                RunRecord(
+                    run_id=f"{job.job_id}-{number}",
+                    name=job.key,
+                    flow="reduce-exposure",
+                    night=NIGHT,
+                    camera="lynx",
+                    started_at=time.time() - 1,
+                    ended_at=time.time(),
+                    error=error,
+                    parameters={"exposure": job.key},
+                )
+            )
+    finally:
+        os.kill(server, signal.SIGCONT)
+    inline.healthy(True, seconds=60)
+    report = inline.job(JobKind.REPORT, key="late reports")
+    inline.executor.submit(report)
+    assert inline.ended(report).error == ""
+    assert inline.ledger.unreported() == ()
+    with inline.site.client() as client:
+        late = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"tags": {"all_": ["late"]}}))
+        assert sorted(str(run.state_name) for run in late) == ["Completed", "Failed"]
+        assert {run.name for run in late} == {job.key}
+        assert all("reported late" in str(run.state and run.state.message) for run in late)
+    assert unfinished(inline) == []
+
+
+def unfinished(desk: Desk) -> list[FlowRun]:
+    asked = {
+        "tags": {"all_": ["inline"]},
+        "state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}},
+    }
+    with desk.site.client() as client:
+        return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(asked))
+
+
+def test_a_killed_server_comes_back_where_it_was(inline: Desk) -> None:
+    server = inline.site.server
+    before, url = server.pid, server.api_url
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    inline.healthy(False, seconds=5)
+    server.wait()
+    assert server.api_url == url
+    assert server.pid != before
+    inline.healthy(True, seconds=30)
+    job = inline.groups(inline.site.night.paths[2])
+    inline.executor.submit(job)
+    assert inline.ended(job).error == ""
+
+
+def test_runs_of_dead_processes_are_ended(inline: Desk) -> None:
+    site = inline.site
+    with site.client() as client:
+        flow_id = client.create_flow_from_name("reduce-exposure")
+        made = [
+            client.request(
+                "POST",
+                "/flow_runs/",
+                json={"flow_id": str(flow_id), "state": {"type": "RUNNING"}, "tags": tags},
+            ).json()["id"]
+            for tags in (
+                ["inline", "runner=elsewhere:1:boot-0:runner"],
+                ["inline", f"runner={Owner.here('runner')}"],
+                [],
+            )
+        ]
+        marks = Layout(site.observatory.root).run / "flows"
+        marks.mkdir(parents=True, exist_ok=True)
+        dead = str(Owner.here("flow")).replace(f":{os.getpid()}:", ":999999999:")
+        (marks / f"{made[2]}.json").write_text(dead)
+        with temporary_settings({PREFECT_API_URL: site.server.api_url}):
+            asyncio.run(Orphans(Owner.here("runner"), Layout(site.observatory.root)).end())
+        states = [client.read_flow_run(run_id).state_name for run_id in made]
+        assert states == ["Running", "Running", "Crashed"]
+        for run_id in made[:2]:
+            client.request(
+                "POST", f"/flow_runs/{run_id}/set_state", json={"state": {"type": "CANCELLED"}, "force": True}
+            )
+
+
+def test_deployment_dispatch_reduces_through_the_serve_child(prefect_site: PrefectSite) -> None:
+    with temporary_settings({PREFECT_API_URL: prefect_site.server.api_url}):
+        asyncio.run(
+            deploy(prefect_site.observatory, configuration=prefect_site.configuration, schedules=Schedules.KEEP)
+        )
+    with prefect_site.process("deployments.serving", log="serve.log"):
+        for deployed in desk(prefect_site, Dispatch.DEPLOYMENT):
+            job = deployed.groups(*prefect_site.night.paths[:2])
+            deployed.executor.submit(job)
+            report = deployed.ended(job, seconds=90)
+            assert report.error == ""
+            assert deployed.states(job) == [State.REDUCED] * 2
+            run = deployed.run_of(report)
+            assert run.deployment_id is not None
+            assert not list((Layout(prefect_site.observatory.root).run / "jobs").iterdir())
