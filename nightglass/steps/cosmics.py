@@ -16,6 +16,8 @@ from nightglass.steps.step import Step, StepContext, applied
 __all__ = ["STEP", "CosmicsSettings", "find_cosmics"]
 
 VERSION = "1"
+_SMALLEST_SIDE = 16
+"""astroscrappy 1.3 writes beyond its arrays where a side is shorter than 4 pixels."""
 _LEAST_VARIANCE = np.float32(1e-6)
 """astroscrappy divides by the root of the variance."""
 
@@ -42,6 +44,8 @@ def find_cosmics(image: Image, context: StepContext, settings: CosmicsSettings) 
     photon and read noise of the data. Pixels that are masked already take no part.
     """
     del context
+    if min(image.data.shape) < _SMALLEST_SIDE:
+        return applied(image, "cosmics", VERSION, settings, note=f"too small: {image.data.shape}")
     # one worker is one core; OpenMP reads this when its library is loaded, which is why the import is here
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import astroscrappy

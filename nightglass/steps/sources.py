@@ -25,6 +25,7 @@ and much larger ones take minutes to fail."""
 _RETRIES = 3
 _RETRY_FACTOR = 3.0
 _NOISE_RATIO = (0.8, 1.25)
+_LEAST_NOISE = 0.1
 _KRON = 2.5
 _KRON_SMALLEST_RADIUS = 1.75
 """SExtractor's PHOT_AUTOPARAMS and the circle that replaces ellipses smaller than it."""
@@ -127,10 +128,14 @@ def _variance(image: Image, noise: float) -> tuple[NDArray[np.float32], float]:
     typical = float(np.sqrt(np.median(sample))) if sample.size else 0.0
     if typical <= 0:
         return np.full(image.data.shape, noise**2, dtype=np.float32), 1.0
+    least = np.float32(_LEAST_NOISE * min(noise, typical)) ** 2
+    variance = image.variance
+    if variance.min() < least:  # without read noise dark pixels have none, and each would be a source
+        variance = np.maximum(variance, least)
     ratio = noise / typical
     if _NOISE_RATIO[0] <= ratio <= _NOISE_RATIO[1]:
-        return np.require(image.variance, requirements=_FOR_SEP), 1.0
-    return image.variance * np.float32(ratio**2), ratio
+        return np.require(variance, requirements=_FOR_SEP), 1.0
+    return variance * np.float32(ratio**2), ratio
 
 
 def _extract(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from nightglass.config import Section
 from nightglass.image import Image
 from nightglass.model import StepRecord
 from nightglass.steps import Step, load_steps
-from tests.unit.steps.scene import Scene, before
+from tests.unit.steps.scene import Scene, before, plain
 
 STEPS = load_steps()
 CHANGES_SHAPE = {"trim"}
@@ -81,3 +82,17 @@ def test_is_described(step: Step) -> None:
     assert pickle.loads(pickle.dumps(step)) == step
     with pytest.raises(ValidationError):
         step.settings.model_validate({"no_such_setting": 1})
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 400), (65, 64)], ids=str)
+@pytest.mark.parametrize("fill", ["noise", "zero", "huge", "negative", "infinite"])
+def test_odd_shapes_and_values_crash_nothing(shape: tuple[int, int], fill: str, scene: Scene) -> None:
+    """astroscrappy overwrote memory, and sep took for ever, before they were kept from such images."""
+    noise = np.random.default_rng(0).random(shape)
+    values = {"noise": 100 + noise, "zero": 0 * noise, "huge": 1e30 * noise, "negative": -1e5 * noise}
+    image = plain(values.get(fill, np.full(shape, np.inf)), unit="adu")
+    context = replace(scene.context, masters={}, bad_pixels={})
+    for step in STEPS.values():
+        image = step.apply(image, context, step.settings())
+    assert image.data.shape == shape
+    assert image.history[-1].step == list(STEPS)[-1]

@@ -99,8 +99,9 @@ def test_without_a_background_step_the_sky_is_measured_on_the_way(scene: Scene) 
     assert len(result.catalogue) >= len(scene.x) - 3
 
 
-def test_a_field_too_crowded_is_tried_with_higher_thresholds(scene: Scene) -> None:
-    noise = plain(np.random.default_rng(0).normal(0, 1, (360, 360)).repeat(2, 0).repeat(2, 1))
+def test_a_field_too_crowded_is_tried_with_higher_thresholds(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nightglass.steps.sources._SUB_OBJECTS", 200)
+    noise = plain(np.random.default_rng(0).normal(0, 1, (120, 120)).repeat(2, 0).repeat(2, 1))
     image = noise.with_(measured={"noise": 1.0}, variance=np.ones_like(noise.data))
     result = find_sources(image, scene.context, SourcesSettings(threshold=0.01, deblend_contrast=0.0))
     assert "threshold 0.01" in result.history[-1].note
