@@ -33,10 +33,14 @@ FLAT = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One hundredth of the run: exposures done so far, mean cost in microseconds, resident memory in MiB."""
+    """One hundredth of the run: exposures done so far, mean cost in microseconds, resident memory in MiB.
+
+    Processor time is given beside elapsed time, because other work on the machine does not disturb it.
+    """
 
     done: int
     cost_us: float
+    cpu_us: float
     memory_mib: float
 
 
@@ -48,7 +52,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-        samples = list(run(Path(directory), arguments.exposures))
+        samples = watched(run(Path(directory), arguments.exposures), arguments.exposures)
         size_mib = sum(path.stat().st_size for path in Path(directory).iterdir()) / 2**20
     report(samples, size_mib)
 
@@ -59,13 +63,14 @@ def run(directory: Path, exposures: int) -> Iterator[Sample]:
     engine = GroupEngine([rule])
     with Ledger.open(directory / "ledger.sqlite") as ledger:
         step = max(exposures // 100 // SET_SIZE, 1) * SET_SIZE
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         for number in range(exposures):
             take(ledger, engine, number, directory)
             if (number + 1) % step == 0:
-                ended = time.perf_counter()
-                yield Sample(number + 1, (ended - began) / step * 1e6, resident_mib())
-                began = time.perf_counter()
+                ended, cpu_ended = time.perf_counter(), time.process_time()
+                cost_us, cpu_us = (ended - began) / step * 1e6, (cpu_ended - cpu_began) / step * 1e6
+                yield Sample(number + 1, cost_us, cpu_us, resident_mib())
+                began, cpu_began = time.perf_counter(), time.process_time()
         counts = ledger.counts()
         if sum(counts.values()) != exposures:
             message = f"{exposures} exposures went in, the ledger counts {counts}"
@@ -136,15 +141,31 @@ def resident_mib() -> float:
         return int(stream.read().split()[1]) * resource.getpagesize() / 2**20
 
 
+def watched(samples: Iterator[Sample], exposures: int) -> list[Sample]:
+    """Collect the samples, and print each tenth as it comes."""
+    print(f"{'exposures':>12} {'cost us':>10} {'cpu us':>10} {'memory MiB':>11}")
+    collected: list[Sample] = []
+    for sample in samples:
+        collected.append(sample)
+        if sample.done * 10 // exposures > (sample.done - exposures // 100) * 10 // exposures:
+            print(
+                f"{sample.done:>12,} {sample.cost_us:>10.0f} {sample.cpu_us:>10.0f} {sample.memory_mib:>11.0f}",
+                flush=True,
+            )
+    return collected
+
+
 def report(samples: list[Sample], size_mib: float) -> None:
-    """Print the first and last tenth, and whether the cost is flat."""
+    """Compare the first tenth with the last."""
     tenth = max(len(samples) // 10, 1)
-    print(f"{'exposures':>12} {'cost us':>10} {'memory MiB':>11}")
-    for sample in samples[tenth - 1 :: tenth]:
-        print(f"{sample.done:>12,} {sample.cost_us:>10.0f} {sample.memory_mib:>11.0f}")
-    first = sum(sample.cost_us for sample in samples[:tenth]) / tenth
-    last = sum(sample.cost_us for sample in samples[-tenth:]) / tenth
-    print(f"first 10 %: {first:.0f} us per exposure; last 10 %: {last:.0f} us, {last / first:.2f} times (limit {FLAT})")
+    for name in ("cost_us", "cpu_us"):
+        first = sum(getattr(sample, name) for sample in samples[:tenth]) / tenth
+        last = sum(getattr(sample, name) for sample in samples[-tenth:]) / tenth
+        what = "elapsed" if name == "cost_us" else "processor"
+        print(
+            f"{what:>9} time per exposure: first 10 % {first:.0f} us, last 10 % {last:.0f} us, "
+            f"{last / first:.2f} times (limit {FLAT})"
+        )
     growth = samples[-1].memory_mib - samples[tenth - 1].memory_mib
     print(f"memory: {samples[-1].memory_mib:.0f} MiB at the end, {growth:+.0f} MiB since the first tenth")
     print(f"ledger: {size_mib:.0f} MiB on disk, {size_mib * 2**20 / samples[-1].done:.0f} bytes per exposure")

@@ -194,9 +194,8 @@ def _is_known(sighting: Sighting, known: dict[str, Row]) -> bool:
 def _insert(transaction: Transaction, sightings: Sequence[Sighting], *, camera: str, night: Night) -> dict[str, Row]:
     if not sightings:
         return {}
-    drawn = _DRAW(transaction.connection, night=night.label, camera=camera, last=len(sightings))
-    last = int(drawn.scalar_one())
-    first = last - len(sightings) + 1
+    (drawn,) = _DRAW.all(transaction.connection, night=night.label, camera=camera, last=len(sightings))
+    first = drawn["last"] - len(sightings) + 1
     rows: list[dict[str, Any]] = [
         {
             **_BLANK,
@@ -230,9 +229,9 @@ def _follow(transaction: Transaction, row: Row, sighting: Sighting) -> Row:
         return transaction.change(row, **seen)
     connection = transaction.connection
     record = {"revision": row["revision"], "state": row["state"], "record": as_json(dict(row))}
-    _NEW_REVISION(connection, key=row["key"], at=at, **record)
+    _NEW_REVISION.run(connection, key=row["key"], at=at, **record)
     if row["exposure_id"]:
-        _SUPERSEDE(connection, of_subject=row["exposure_id"], flag=1)
+        _SUPERSEDE.run(connection, of_subject=row["exposure_id"], flag=1)
         _release_copies(transaction, row, at=at)
     return transaction.move(
         row,
@@ -282,7 +281,7 @@ def _former(connection: Connection, row: Row) -> dict[str, Any] | None:
 
 
 def _restore(transaction: Transaction, row: Row, former: dict[str, Any], *, at: float) -> Row:
-    _SUPERSEDE(transaction.connection, of_subject=former["exposure_id"], flag=0)
+    _SUPERSEDE.run(transaction.connection, of_subject=former["exposure_id"], flag=0)
     kept = {name: former[name] for name in _FORGOTTEN if name not in ("retry_at", "fallback")}
     return transaction.move(
         row,

@@ -74,7 +74,7 @@ class Catalogue:
             "at": at,
         }
         with self._store.write() as transaction:
-            _SAVE_MASTER(transaction.connection, **row)
+            _SAVE_MASTER.run(transaction.connection, **row)
 
     def masters(
         self,
@@ -116,7 +116,7 @@ class Catalogue:
             "reported_at": None,
         }
         with self._store.write() as transaction:
-            _SAVE_RUN(transaction.connection, **row)
+            _SAVE_RUN.run(transaction.connection, **row)
 
     def unreported(self, limit: int = 100) -> tuple[RunRecord, ...]:
         """Return runs that are still to be reported, the first that ended coming first."""

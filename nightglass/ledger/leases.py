@@ -278,7 +278,7 @@ def _save_group(transaction: Transaction, record: GroupRecord, *, urgent: int, a
             return False
         # an engine that has forgotten this group made another of the same id: nobody must be left behind
         members, revision = tuple(dict.fromkeys((*former, *members))), stored["revision"] + 1
-    _SAVE_GROUP(
+    _SAVE_GROUP.run(
         transaction.connection,
         group_id=record.group_id,
         night=record.night.label,

@@ -142,7 +142,7 @@ class Transaction:
         """Change columns that are neither state nor counted; return the row as it is then."""
         changed = {**values, "changes": row["changes"] + 1}
         parameters = {f"new_{name}": value for name, value in changed.items()}
-        _update(tuple(changed))(self.connection, of_key=row["key"], **parameters)
+        _update(tuple(changed)).run(self.connection, of_key=row["key"], **parameters)
         return {**row, **changed}
 
     def flush(self) -> None:
