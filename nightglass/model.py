@@ -266,6 +266,10 @@ class MasterRef(_Record):
         Hash of kind, settings and input content ids: the same inputs give the same id.
     inputs : tuple of str
         Content ids of the frames that went in, sorted.
+    uses : tuple of str
+        Ids of the masters that were subtracted from the frames.
+    pedestal : bool
+        Whether the frames still held their bias level: neither an overscan nor a master bias was subtracted.
     """
 
     master_id: str
@@ -280,6 +284,9 @@ class MasterRef(_Record):
     frames: int = 0
     inputs: tuple[str, ...] = ()
     quality: Quality = Quality.OK
+    readout: str = ""
+    uses: tuple[str, ...] = ()
+    pedestal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

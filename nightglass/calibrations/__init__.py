@@ -1,8 +1,10 @@
 """Master calibrations: combined in strips, chosen by rule, bad frames rejected with a reason."""
 
-from nightglass.calibrations.choose import Choice, Requirement, choose, choose_master, requirements
+from nightglass.calibrations.checks import FrameStatistics, judge_frames, measure_frame
+from nightglass.calibrations.choose import Choice, Requirement, choose, choose_masters, requirements
 from nightglass.calibrations.combine import CombineSpec, combine_frames
-from nightglass.calibrations.frames import FrameSet, FrameStatistics, frame_sets, judge_frames, measure_frame
+from nightglass.calibrations.frames import FrameSet, frame_sets
+from nightglass.calibrations.index import rebuild_index
 from nightglass.calibrations.kernel import clipped_mean, clipped_mean_numpy
 from nightglass.calibrations.masters import REJECTED_FRAME, build_masters, master_identity
 
@@ -15,7 +17,7 @@ __all__ = [
     "Requirement",
     "build_masters",
     "choose",
-    "choose_master",
+    "choose_masters",
     "clipped_mean",
     "clipped_mean_numpy",
     "combine_frames",
@@ -23,5 +25,6 @@ __all__ = [
     "judge_frames",
     "master_identity",
     "measure_frame",
+    "rebuild_index",
     "requirements",
 ]

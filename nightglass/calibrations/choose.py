@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nightglass.calibrations.frames import set_key
+from nightglass.calibrations.frames import equal_exposures, set_key
 from nightglass.config import CalibrationRule, Camera, MissingCalibration
 from nightglass.errors import Waiting
 from nightglass.model import CALIBRATION_KINDS, ExposureRef, Kind, MasterRef, Night, Quality, State
@@ -15,10 +15,9 @@ from nightglass.model import CALIBRATION_KINDS, ExposureRef, Kind, MasterRef, Ni
 if TYPE_CHECKING:
     from nightglass.ledger import Ledger
 
-__all__ = ["Choice", "Requirement", "choose", "choose_master", "requirements"]
+__all__ = ["Choice", "Requirement", "choose", "choose_masters", "requirements"]
 
-_EQUAL_EXPOSURE = 0.02
-"""Darks whose exposure times differ by less, relatively, count as equal."""
+_ORDER = (Kind.BIAS, Kind.DARK, Kind.FLAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,89 +66,102 @@ def choose(ref: ExposureRef, camera: Camera, ledger: Ledger, *, now_night: Night
     Waiting
         If one is missing and the camera's rule for its kind says wait.
     """
-    masters: list[MasterRef] = []
-    missing: list[Kind] = []
-    notes: list[str] = []
-    for kind in sorted(CALIBRATION_KINDS):
-        rule = camera.calibrations.get(kind, CalibrationRule())
-        best = choose_master(ref, kind, rule, ledger, night=now_night)
-        if best is not None:
-            masters.append(best)
-            if best.night != now_night:
-                notes.append(f"master {kind.value} of {best.night}")
-            continue
+    found = choose_masters(ref, camera, ledger, night=now_night)
+    missing = tuple(kind for kind in _ORDER if kind not in found)
+    for kind in missing:
+        rule = _rule(camera, kind)
         if rule.missing is MissingCalibration.WAIT:
-            message = f"{ref.exposure_id}: no master {kind.value} for {_wanted(ref, rule, kind)}"
+            message = f"{ref.exposure_id}: no master {kind.value} for {_wanted(ref, rule)}"
             remedy = f"take {rule.min_frames} {kind.value} frames, or set calibrations.{kind.value}.missing = 'proceed'"
             raise Waiting(message, remedy=remedy)
-        missing.append(kind)
-        notes.append(f"no master {kind.value}")
+    masters = tuple(found[kind] for kind in _ORDER if kind in found)
     archived = tuple(master for master in masters if master.night != now_night)
-    return Choice(tuple(masters), tuple(missing), archived, tuple(notes))
+    notes = [f"master {master.kind.value} of {master.night}" for master in archived]
+    notes += [f"no master {kind.value}" for kind in missing]
+    return Choice(masters, missing, archived, tuple(notes))
 
 
-def choose_master(
-    ref: ExposureRef, kind: Kind, rule: CalibrationRule, ledger: Ledger, *, night: Night
-) -> MasterRef | None:
-    """Return the best master of a kind, or None; it depends on which masters exist, not on when they came."""
-    oldest = night.shifted(-rule.max_age_days)
-    candidates = [
-        master
-        for master in ledger.masters(ref.camera, kind, since=oldest, until=night)
-        if _fits(ref, master, rule, kind) and master.quality is not Quality.BAD
-    ]
-    if not candidates:
-        return None
-    return min(candidates, key=lambda master: _rank(ref, master, night, kind))
+def choose_masters(
+    ref: ExposureRef, camera: Camera, ledger: Ledger, *, night: Night, kinds: Iterable[Kind] = _ORDER
+) -> dict[Kind, MasterRef]:
+    """Return the best masters of the kinds asked for; it depends on which masters exist, not on when they came.
+
+    Tonight's go before those of earlier nights; then darks of equal exposure time before those that are scaled, later
+    nights before earlier ones, more frames before fewer.
+
+    A dark that still holds the bias level serves only exposures of equal length for which there is no master bias:
+    scaled, or beside one, it would take off a wrong level.
+    """
+    found: dict[Kind, MasterRef] = {}
+    wanted = set(kinds)
+    for kind in _ORDER:
+        if kind not in wanted and not (kind is Kind.BIAS and Kind.DARK in wanted):
+            continue
+        rule = _rule(camera, kind)
+        candidates = [
+            master
+            for master in ledger.masters(ref.camera, kind, since=night.shifted(-rule.max_age_days), until=night)
+            if _fits(ref, master, rule, found.get(Kind.BIAS))
+        ]
+        if candidates:
+            found[kind] = min(candidates, key=lambda master: _rank(ref, master, night))
+    return {kind: master for kind, master in found.items() if kind in wanted}
 
 
-def _fits(ref: ExposureRef, master: MasterRef, rule: CalibrationRule, kind: Kind) -> bool:
-    pairs = {
-        "detector": (ref.detector, master.detector),
-        "binning": (ref.binning, master.binning),
-        "filter": (ref.filter, master.filter),
-        "exposure": (f"{ref.exposure_time_s:.3f}", f"{master.exposure_time_s:.3f}"),
-        "readout": ("", ""),  # part of the master's id; two read-out modes differ in binning or detector as well
-    }
-    if any(pairs[name][0] != pairs[name][1] for name in rule.match):
+def _rule(camera: Camera, kind: Kind) -> CalibrationRule:
+    return camera.calibrations.get(kind, CalibrationRule())
+
+
+def _fits(ref: ExposureRef, master: MasterRef, rule: CalibrationRule, bias: MasterRef | None) -> bool:
+    if master.quality is Quality.BAD:
         return False
-    return kind is not Kind.DARK or rule.exposure_scaling or _equal_exposure(ref, master)
+    same_time = equal_exposures(ref.exposure_time_s, master.exposure_time_s)
+    same = {
+        "detector": ref.detector == master.detector,
+        "binning": ref.binning == master.binning,
+        "filter": ref.filter == master.filter,
+        "exposure": same_time,
+        "readout": ref.readout == master.readout,
+    }
+    if not all(same[name] for name in rule.match):
+        return False
+    if master.kind is not Kind.DARK:
+        return True
+    if master.pedestal:
+        return same_time and bias is None
+    return same_time or (rule.exposure_scaling and master.exposure_time_s > 0)
 
 
-def _equal_exposure(ref: ExposureRef, master: MasterRef) -> bool:
-    return math.isclose(ref.exposure_time_s, master.exposure_time_s, rel_tol=_EQUAL_EXPOSURE, abs_tol=0.01)
-
-
-def _rank(ref: ExposureRef, master: MasterRef, night: Night, kind: Kind) -> tuple[float, ...]:
+def _rank(ref: ExposureRef, master: MasterRef, night: Night) -> tuple[float | str, ...]:
     age = (night.date - master.night.date).days
-    scaled = 0.0
-    if kind is Kind.DARK and not _equal_exposure(ref, master):
+    stretch = 0.0
+    if master.kind is Kind.DARK and not equal_exposures(ref.exposure_time_s, master.exposure_time_s):
         ratio = max(ref.exposure_time_s, 0.01) / max(master.exposure_time_s, 0.01)
         # scaling a long dark down adds less noise than scaling a short one up
-        scaled = 1.0 + (math.log(ratio) * 2 if ratio > 1 else -math.log(ratio))
-    return (float(age > 0), float(scaled > 0), float(age), scaled, -float(master.frames), int(master.master_id[:8], 16))
+        stretch = 1.0 + (math.log(ratio) * 2 if ratio > 1 else -math.log(ratio))
+    return (float(age > 0), float(stretch > 0), float(age), stretch, -float(master.frames), master.master_id)
 
 
-def _wanted(ref: ExposureRef, rule: CalibrationRule, kind: Kind) -> str:
-    return ", ".join(
-        f"{name} {value or '-'}" for name, value in zip(rule.match, set_key(ref, rule, kind), strict=False)
-    )
+def _wanted(ref: ExposureRef, rule: CalibrationRule) -> str:
+    return ", ".join(f"{name} {value or '-'}" for name, value in zip(rule.match, set_key(ref, rule), strict=True))
 
 
 def requirements(night: Night, camera: Camera, ledger: Ledger) -> tuple[Requirement, ...]:
     """Return the masters that the exposures of a night need, in use or still required."""
-    states = set(State) - {State.REJECTED, State.SKIPPED}
-    found: dict[tuple[Kind, tuple[str, ...]], tuple[ExposureRef, int]] = {}
-    for ref in _science(ledger, night, camera, states):
+    found: dict[tuple[Kind, tuple[str, ...]], list[ExposureRef]] = {}
+    for ref in _science(ledger, night, camera, set(State) - {State.REJECTED, State.SKIPPED}):
         for kind in _needed(camera, ref):
-            key = (kind, set_key(ref, camera.calibrations[kind], kind))
-            found[key] = (ref, found[key][1] + 1 if key in found else 1)
+            key = (*set_key(ref, _rule(camera, kind)), f"{ref.exposure_time_s:g}" if kind is Kind.DARK else "")
+            found.setdefault((kind, key), []).append(ref)
     result = []
-    for (kind, _), (ref, count) in sorted(found.items(), key=lambda item: (item[0][0], item[0][1])):
-        rule = camera.calibrations[kind]
-        best = choose_master(ref, kind, rule, ledger, night=night)
+    for (kind, _), refs in sorted(found.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
+        rule = _rule(camera, kind)
+        best = choose_masters(refs[0], camera, ledger, night=night, kinds=[kind]).get(kind)
+        what = _wanted(refs[0], rule)
+        if kind is Kind.DARK and "exposure" not in rule.match:
+            what += f", exposure {refs[0].exposure_time_s:g} s"
         tonight = best is not None and best.night == night
-        result.append(Requirement(kind, _wanted(ref, rule, kind), count, best, tonight, rule.missing))
+        result.append(Requirement(kind, what, len(refs), best, tonight, rule.missing))
     return tuple(result)
 
 

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nightglass.calibrations.choose import choose_master
-from nightglass.calibrations.combine import CombineSpec, combine_frames
-from nightglass.calibrations.frames import FrameSet, frame_sets, judge_frames, measure_frame
+from nightglass.calibrations.checks import judge_frames, measure_frame
+from nightglass.calibrations.choose import choose_masters
+from nightglass.calibrations.combine import FLOOR, CombineSpec, combine_frames
+from nightglass.calibrations.frames import FrameSet, frame_sets
+from nightglass.calibrations.index import same_set
 from nightglass.config import Camera
-from nightglass.fitsio import content_id, part_path, publish
+from nightglass.errors import Rejected
+from nightglass.fitsio import content_id, write_atomic
 from nightglass.layout import Layout
 from nightglass.model import (
     ExposureRef,
@@ -72,7 +75,7 @@ def build_masters(
 def master_identity(frame_set: FrameSet, camera: Camera, used: Sequence[MasterRef | None]) -> str:
     """Return the id of a master: a hash of its kind, its settings and its inputs, in no order of arrival."""
     rule = camera.calibrations[frame_set.kind]
-    settings = (rule.sigma, rule.min_response, sorted(rule.match))
+    settings = (rule.sigma, FLOOR, rule.min_response, sorted(rule.match))
     return content_key(
         frame_set.kind.value,
         camera.name,
@@ -98,10 +101,15 @@ class _Builder:
         for frame_set in frame_sets(self._frames(kind), self._camera.calibrations, kind):
             accepted = self._accepted(frame_set)
             if len(accepted.refs) < rule.min_frames:
+                _log.info("%s %s: %d frames of %d", kind.value, accepted.key, len(accepted.refs), rule.min_frames)
                 continue
-            master = self._master(replace(accepted, refs=accepted.refs[: rule.max_frames]))
-            self._supersede(master)
-            made.append(master)
+            try:
+                master = self._master(replace(accepted, refs=accepted.refs[: rule.max_frames]))
+            except Rejected as error:
+                # a set that cannot be combined must not keep the others, or the night, from going on
+                _log.warning("no master %s of %s: %s", kind.value, accepted.key, error)
+                continue
+            made.append(self._in_use(master))
         return made
 
     def _frames(self, kind: Kind) -> list[ExposureRef]:
@@ -114,7 +122,10 @@ class _Builder:
         rule = self._camera.calibrations[frame_set.kind]
         paths = [self._layout.reduced(ref) for ref in frame_set.refs]
         measured = self._pool.map_small(measure_frame, paths)
-        statistics = {ref.exposure_id: item for ref, item in zip(frame_set.refs, measured, strict=True)}
+        statistics = {
+            ref.exposure_id: replace(item, exposure_time_s=ref.exposure_time_s)
+            for ref, item in zip(frame_set.refs, measured, strict=True)
+        }
         reasons = judge_frames(statistics, frame_set.kind, rule)
         for exposure_id, reason in reasons.items():
             _log.warning("%s is left out of the master %s: %s", exposure_id, frame_set.kind.value, reason)
@@ -124,19 +135,22 @@ class _Builder:
 
     def _master(self, frame_set: FrameSet) -> MasterRef:
         bias, dark = self._ingredients(frame_set)
-        example = frame_set.example
+        example, kind = frame_set.example, frame_set.kind
+        matched = self._camera.calibrations[kind].match
         master = MasterRef(
             master_id=master_identity(frame_set, self._camera, (bias, dark)),
-            kind=frame_set.kind,
+            kind=kind,
             camera=self._camera.name,
             night=self._night,
             path=Path(),
             detector=example.detector,
-            filter=example.filter if frame_set.kind is Kind.FLAT else "",
+            filter=example.filter if "filter" in matched else "",
             binning=example.binning,
-            exposure_time_s=example.exposure_time_s if frame_set.kind is Kind.DARK else 0.0,
+            readout=example.readout if "readout" in matched else "",
+            exposure_time_s=frame_set.exposure_time_s if kind is Kind.DARK or "exposure" in matched else 0.0,
             frames=len(frame_set.refs),
             inputs=tuple(sorted(ref.content_id for ref in frame_set.refs)),
+            uses=tuple(item.master_id for item in (bias, dark) if item),
         )
         master = replace(master, path=self._layout.master(master))
         known = self._ledger.find_master(master.master_id)
@@ -144,56 +158,45 @@ class _Builder:
             return known
         return self._make(master, frame_set, bias, dark)
 
-    def _supersede(self, current: MasterRef) -> None:
+    def _in_use(self, current: MasterRef) -> MasterRef:
         """Take earlier masters of the same set out of the choice: they lack frames, or hold ones rejected since."""
         for other in self._ledger.masters(self._camera.name, current.kind, night=self._night):
-            same = (other.detector, other.filter, other.binning, other.exposure_time_s) == (
-                current.detector,
-                current.filter,
-                current.binning,
-                current.exposure_time_s,
-            )
-            if same and other.master_id != current.master_id and other.quality is not Quality.BAD:
+            if same_set(other, current) and other.master_id != current.master_id and other.quality is not Quality.BAD:
                 self._ledger.add_master(replace(other, quality=Quality.BAD))
         if current.quality is Quality.BAD:  # the set is what it was before: a frame came and went
-            self._ledger.add_master(replace(current, quality=Quality.OK))
+            current = replace(current, quality=Quality.OK)
+            self._ledger.add_master(current)
+        return current
 
     def _ingredients(self, frame_set: FrameSet) -> tuple[MasterRef | None, MasterRef | None]:
-        def best(kind: Kind) -> MasterRef | None:
-            rule = self._camera.calibrations[kind]
-            return choose_master(frame_set.example, kind, rule, self._ledger, night=self._night)
-
-        bias = best(Kind.BIAS) if frame_set.kind in (Kind.DARK, Kind.FLAT) else None
-        dark = best(Kind.DARK) if frame_set.kind is Kind.FLAT else None
-        return bias, dark
+        needed = {Kind.BIAS: (), Kind.DARK: (Kind.BIAS,), Kind.FLAT: (Kind.BIAS, Kind.DARK)}[frame_set.kind]
+        found = choose_masters(frame_set.example, self._camera, self._ledger, night=self._night, kinds=needed)
+        return found.get(Kind.BIAS), found.get(Kind.DARK)
 
     def _make(
         self, master: MasterRef, frame_set: FrameSet, bias: MasterRef | None, dark: MasterRef | None
     ) -> MasterRef:
-        part = part_path(master.path, content_key(master.master_id, str(id(self)))[:8])
-        part.parent.mkdir(parents=True, exist_ok=True)
-        spec = CombineSpec(
-            master=master,
-            refs=frame_set.refs,
-            frames=tuple(self._layout.reduced(ref) for ref in frame_set.refs),
-            rule=self._camera.calibrations[frame_set.kind],
-            part=part,
-            bias=bias,
-            dark=dark,
-            memory_mib=self._memory_mib,
-        )
-        finished: MasterRef = self._pool.submit(
-            combine_frames, spec, key=f"master {master.kind.value}", priority=5
-        ).result()
-        checksum, size = content_id(part), part.stat().st_size
-        publish(part, master.path)
+        with write_atomic(master.path) as part:
+            spec = CombineSpec(
+                master=master,
+                refs=frame_set.refs,
+                frames=tuple(self._layout.reduced(ref) for ref in frame_set.refs),
+                rule=self._camera.calibrations[frame_set.kind],
+                part=part,
+                bias=bias,
+                dark=dark,
+                memory_mib=self._memory_mib,
+            )
+            done = self._pool.submit(combine_frames, spec, key=f"master {master.kind.value}", priority=5)
+            finished: MasterRef = done.result()
+            checksum, size = content_id(part), part.stat().st_size
         product = Product(
             kind=ProductKind.MASTER,
             key=master.master_id,
             path=master.path,
             checksum=checksum,
             size=size,
-            inputs=master.inputs,
+            inputs=(*master.inputs, *master.uses),
         )
         self._ledger.add_product(product, night=self._night, camera=self._camera.name)
         self._ledger.add_master(finished)
