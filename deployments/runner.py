@@ -15,8 +15,11 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, Any
+from uuid import UUID
 
+import httpx
 from prefect import tags
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import AsyncClientContext
 from prefect.runtime import flow_run
@@ -42,6 +45,8 @@ _log = logging.getLogger(__name__)
 _THREADS = 32
 _HOUSEKEEPING_S = 10.0
 _LEAVE_S = 0.8
+_KNOCK_S = 0.3
+_WARM_UP = "warm-up"
 
 
 @dataclass
@@ -82,8 +87,8 @@ class Runner:
         """Take lines until there are no more, or one says to close."""
         # one client for all runs: each would otherwise build its own, with a TLS context and a handshake
         async with AsyncClientContext.get_or_create():
-            self._start(self._keep_house())
             with on_bench(self._bench):
+                self._start(self._get_ready())
                 while (text := await lines.get()) is not None:
                     line = decode(text)
                     if line.kind == "close":
@@ -161,6 +166,31 @@ class Runner:
         )
         self._send(encode("report", report.to_json()))
 
+    async def _get_ready(self) -> None:
+        """Make one idle run and delete it, then say that we are ready, and keep house.
+
+        The first run costs seconds, here (imports, models) and in a server that just started (statements).
+        """
+        while True:
+            try:
+                await self._warm_up()
+            except httpx.TransportError:  # the server is not up yet; until it is nobody gives us a job
+                await asyncio.sleep(_KNOCK_S)
+            except Exception as error:  # noqa: BLE001 - a boundary: a real job will tell what is wrong
+                self._send(encode("trouble", {"text": f"warming up: {type(error).__name__}: {error}"}))
+                break
+            else:
+                break
+        self._send(encode("ready", {"pid": os.getpid()}))
+        await self._keep_house()
+
+    async def _warm_up(self) -> None:
+        call = load_flow("flows.realtime.reduce_exposure")
+        with tags(*self._orphans.tags):
+            state: State[Any] = await call(_WARM_UP, job=_WARM_UP, return_state=True)
+        async with get_client() as client:
+            await client.delete_flow_run(UUID(str(state.state_details.flow_run_id)))
+
     async def _keep_house(self) -> None:
         """Schedule the stages of open nights, and end runs that were left behind; for ever."""
         while True:
@@ -186,7 +216,6 @@ async def _run(stream: IO[str], send: Callable[[str], None]) -> None:
     log_nights(bench)
     threading.Thread(target=read, name="lines", daemon=True).start()
     runner = Runner(bench, send)
-    send(encode("ready", {"pid": os.getpid()}))
     await runner.serve(lines)
 
 
