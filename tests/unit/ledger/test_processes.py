@@ -48,6 +48,18 @@ def work(url: str, directory: Path, owner: str, seed: int) -> None:
                     continue
 
 
+def die_between_publishing_and_commit(url: str, path: Path) -> None:
+    """Put the file under its final name, and be gone before the ledger knows."""
+
+    def publish() -> None:
+        path.write_text("product")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with Ledger.open(url, clock=Clock()) as ledger:
+        (lease,) = ledger.claim([ledger.ready(CAMERA)[0].exposure_id], owner="dead", lease_s=60)
+        ledger.commit(lease, products=[product(lease, path)], publish=publish)
+
+
 @pytest.fixture
 def spawn() -> SpawnContext:
     return multiprocessing.get_context("spawn")
@@ -119,3 +131,19 @@ def test_killed_processes_lose_nothing(stocked: Ledger, ledger_url: str, tmp_pat
     assert sum(lines.values()) <= EXPOSURES + 4
     for entry in stocked.entries():
         assert [event.after for event in stocked.history(entry.key)].count(State.REDUCED) == 1
+
+
+def test_a_crash_between_publishing_and_commit_is_redone(
+    stocked: Ledger, ledger_url: str, tmp_path: Path, spawn: SpawnContext
+) -> None:
+    path = tmp_path / "final"
+    child = spawn.Process(target=die_between_publishing_and_commit, args=(ledger_url, path))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert path.exists()
+    assert stocked.products(NIGHT) == ()
+    (entry,) = stocked.revoke(owners=["dead"])
+    (lease,) = stocked.claim([entry.exposure_id], owner="next", lease_s=60)
+    stocked.commit(lease, products=[product(lease, path)], publish=lambda: None)
+    assert stocked.products(NIGHT) == (product(lease, path),)

@@ -19,7 +19,7 @@ from nightglass.ledger import Ledger
 from nightglass.ledger.statements import Statement
 from nightglass.ledger.store import Store
 from nightglass.model import State
-from tests.unit.ledger.material import NIGHT, arrival, claimed, commit, grouped, reduced, see
+from tests.unit.ledger.material import CAMERA, NIGHT, arrival, claimed, commit, grouped, reduced, see, tallied
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,6 +49,22 @@ def test_a_writer_that_holds_the_ledger_too_long_makes_others_retry(tmp_path: Pa
         holder.execute("ROLLBACK")
         holder.close()
         assert see(ledger, arrival(2)).state is State.SEEN
+
+
+def test_a_full_disk_undoes_the_transaction_and_is_worth_a_retry(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        entry = see(ledger, arrival(0))
+        burst = [arrival(number).sighting for number in range(2000)]
+        with ledger._store.read() as connection:  # the pool has one connection, so the limit holds for the writer
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 20}")
+        with pytest.raises(Retryable, match="full"):
+            ledger.see_many(burst, camera=CAMERA, night=NIGHT)
+        assert list(ledger.entries()) == [entry]
+        with ledger._store.read() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+        assert len(ledger.see_many(burst, camera=CAMERA, night=NIGHT)) == 2000
+        assert ledger.counts() == tallied(ledger)
 
 
 def test_readers_see_no_half_transaction(tmp_path: Path) -> None:
