@@ -17,6 +17,7 @@ from nightglass.image import Slices
 __all__ = [
     "DetectorPlan",
     "check_size",
+    "checked_section",
     "expected_hdus",
     "find_value",
     "parse_section",

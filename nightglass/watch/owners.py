@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -34,7 +34,7 @@ class Owner:
     @classmethod
     def here(cls, role: str) -> Self:
         """Return the name of this process."""
-        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()) or "0", role)
+        return cls(platform.node(), os.getpid(), _started(os.getpid()) or "0", role)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -58,7 +58,7 @@ class Owner:
     @property
     def is_dead(self) -> bool:
         """Whether the process is known to be gone; of another host nothing is known."""
-        return self.host == socket.gethostname() and _started(self.pid) != self.started
+        return self.host == platform.node() and _started(self.pid) != self.started
 
 
 def _started(pid: int) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nightglass.ledger import Entry
     from nightglass.sensors import FileSensor
 
-__all__ = ["Place", "Sources", "directory_of"]
+__all__ = ["Place", "Sources", "camera_of", "directory_of"]
 
 _log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -37,6 +38,9 @@ FORBIDDEN = {
     "flows": {"deployments", "numpy", "astropy", "dask", "distributed", "sqlalchemy"},
     "deployments": set[str](),
 }
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
+"""Distributions that are imported under another name."""
+
 FLOWS_MAY = {"nightglass.model", "nightglass.config", "nightglass.errors"}
 """What flows see of the library: nouns, never work."""
 
@@ -82,10 +86,25 @@ def test_flows_see_nouns_and_tasks_and_never_each_other() -> None:
     assert offences("flows", wrong) == []
 
 
-def test_no_module_has_the_name_of_a_room_the_standard_library_or_a_dependency() -> None:
+def test_every_library_in_use_is_a_declared_dependency() -> None:
+    """One that only comes along with another goes when that other changes its mind."""
+    wrong = [
+        f"{module.place(found.line)} imports {found.name}"
+        for module, found in every_import()
+        if found.top not in {*ROOMS, *sys.stdlib_module_names, *declared()}
+    ]
+    assert wrong == []
+
+
+def declared() -> set[str]:
+    """Return the dependencies of the project by the names under which they are imported."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    dependencies = {requirement.partition(">")[0].strip().replace("-", "_") for requirement in project["dependencies"]}
-    taken = dependencies | set(ROOMS) | sys.stdlib_module_names
+    names = {re.split(r"[<>=~!\[; ]", requirement)[0].lower() for requirement in project["dependencies"]}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
+
+
+def test_no_module_has_the_name_of_a_room_the_standard_library_or_a_dependency() -> None:
+    taken = declared() | set(ROOMS) | sys.stdlib_module_names
     wrong = [
         module.place() for module in modules() if module.name not in ROOMS and module.name.rpartition(".")[2] in taken
     ]
