@@ -75,22 +75,25 @@ def rebuild_index(root: Path, ledger: Ledger) -> tuple[MasterRef, ...]:
     """Put the masters below a root that the ledger does not know into its index, from their headers alone.
 
     For a ledger that was lost, or masters that were copied from elsewhere. Of several masters of one set the one
-    with the most frames comes into use; those that the ledger knows stay as they are.
+    with the most frames comes into use, of equal ones that which was made with masters in use; those that the ledger
+    knows stay as they are.
 
     Returns
     -------
     tuple of MasterRef
         What was added.
     """
+    found = [master for master in _found(root) if ledger.find_master(master.master_id) is None]
     added: list[MasterRef] = []
-    for master in sorted(_found(root), key=lambda item: (-item.frames, item.master_id)):
-        if ledger.find_master(master.master_id) is not None:
-            continue
-        siblings = ledger.masters(master.camera, master.kind, night=master.night)
-        rivals = [item for item in siblings if same_set(item, master) and item.quality is not Quality.BAD]
-        entry = replace(master, quality=Quality.BAD if rivals else Quality.OK)
-        ledger.add_master(entry)
-        added.append(entry)
+    for kind in (Kind.BIAS, Kind.DARK, Kind.FLAT):
+        unused = {master.master_id for master in added if master.quality is Quality.BAD}
+        of_kind = [master for master in found if master.kind is kind]
+        of_kind.sort(key=lambda item: (-item.frames, not unused.isdisjoint(item.uses), item.master_id))
+        for master in of_kind:
+            siblings = ledger.masters(master.camera, master.kind, night=master.night)
+            rivals = [item for item in siblings if same_set(item, master) and item.quality is not Quality.BAD]
+            added.append(replace(master, quality=Quality.BAD if rivals else Quality.OK))
+            ledger.add_master(added[-1])
     return tuple(added)
 
 
