@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from nightglass.errors import Retryable
 from nightglass.groups import GroupEngine, ReadyGroup
 from nightglass.ledger import GroupRecord
 from nightglass.model import CALIBRATION_KINDS, Night
@@ -80,9 +81,12 @@ class Collector:
             If the ledger is busy; what was not recorded waits for the next call.
         """
         while self._ready:
-            group = self._ready[0]
-            self._ledger.group(GroupRecord.of(group))
-            self._ready.popleft()
+            group = self._ready.popleft()
+            try:
+                self._ledger.group(GroupRecord.of(group))
+            except Retryable:
+                self._ready.appendleft(group)
+                raise
             self._queue.add(_item(group, now))
             if group.rule is not None:
                 _log.info("group %s: %d members %s", group.group_id, len(group.members), group.reason)

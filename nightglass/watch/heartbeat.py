@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nightglass.errors import Misconfigured
+from nightglass.model import sanitize
 
-__all__ = ["Heartbeat", "read_heartbeats", "write_heartbeat"]
+__all__ = ["Heartbeat", "choose_path", "read_heartbeats", "write_heartbeat"]
+
+_FRESH_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,17 @@ def write_heartbeat(path: Path, beat: Heartbeat) -> None:
     # no fsync: after a power cut nobody wants to know what the watch did before
     part.write_text(json.dumps(asdict(beat)))
     part.replace(path)
+
+
+def choose_path(directory: Path, cameras: Iterable[str]) -> Path:
+    """Return where a watch beats: ``watch.json``, or a name of its own beside another watch that beats there."""
+    path = directory / "watch.json"
+    try:
+        beat = json.loads(path.read_text())
+        taken = beat["pid"] != os.getpid() and beat["phase"] != "stopped" and time.time() - beat["at"] < _FRESH_S
+    except (OSError, ValueError, KeyError, TypeError):
+        taken = False  # none yet, or nothing that a watch wrote
+    return directory / f"watch-{'-'.join(sorted(sanitize(name) for name in cameras))}.json" if taken else path
 
 
 def read_heartbeats(directory: Path) -> tuple[Heartbeat, ...]:

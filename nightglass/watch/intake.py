@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nightglass.dialects import describe
-from nightglass.errors import Misconfigured, NightglassError, Rejected
+from nightglass.errors import Misconfigured, NightglassError, Rejected, Retryable
 from nightglass.fitsio import inspect
 from nightglass.model import ExposureRef, Night, Sighting, State
 from nightglass.nights import night_of
@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _BITE = 100
 """Sightings in one transaction: enough for a burst of thousands, few enough to keep the ledger free for others."""
+_BITES = 10
+"""In one call, so that a burst does not keep the watch from its other work."""
 
 _Outcome = ExposureRef | NightglassError
 
@@ -68,6 +70,7 @@ class Intake:
         self._checked: deque[tuple[Camera, Sighting, _Outcome]] = deque()
         self._benches: dict[Place, TransferBench[ExposureRef]] = {}
         self._entries: dict[tuple[str, Path], Entry] = {}
+        self._bite = _BITE
         self.touched: set[tuple[str, Night]] = set()
 
     def __len__(self) -> int:
@@ -88,9 +91,13 @@ class Intake:
             If the ledger is busy; nothing is lost.
         """
         while self._checked:
-            self._conclude(*self._checked[0])
-            self._checked.popleft()
-        for _ in range(_BITE // 10):
+            checked = self._checked.popleft()
+            try:
+                self._conclude(*checked)
+            except Retryable:
+                self._checked.appendleft(checked)
+                raise
+        for _ in range(_BITES):
             if not self._record_some():
                 break
 
@@ -130,23 +137,39 @@ class Intake:
             bench.join(1.0)
 
     def _record_some(self) -> bool:
-        """Record sightings of one place, up to a bite; return whether there were any."""
+        """Record sightings of one place and night, up to a bite; return whether there were any."""
         if not self._sighted:
             return False
-        place = self._sighted[0][0]
-        bite = []
-        for index in range(min(len(self._sighted), _BITE)):  # by index: sensors append meanwhile
-            other, sighting = self._sighted[index]
-            if other != place:
-                break
-            bite.append(sighting)
-        entries = self._ledger.see_many(bite, camera=place.camera.name, night=self._around(place, bite[0]))
+        place, night, bite = self._next_bite()
+        try:
+            entries = self._ledger.see_many(bite, camera=place.camera.name, night=night)
+        except Retryable:
+            raise
+        except Exception:
+            # one of them cannot be recorded at all: the others go alone, and that one is left out with an alarm
+            if len(bite) == 1:
+                self._sighted.popleft()
+                self._bite = _BITE
+            else:
+                self._bite = 1
+            raise
         for sighting, entry in zip(bite, entries, strict=True):
             self._sighted.popleft()
             self.touched.add((entry.camera, entry.night))
             if entry.state is State.SEEN:
                 self._offer(place, sighting, entry)
         return True
+
+    def _next_bite(self) -> tuple[Place, Night, list[Sighting]]:
+        place, first = self._sighted[0]
+        night = self._around(place, first)
+        bite = []
+        for index in range(min(len(self._sighted), self._bite)):  # by index: sensors append meanwhile
+            other, sighting = self._sighted[index]
+            if other != place or self._around(other, sighting) != night:
+                break
+            bite.append(sighting)
+        return place, night, bite
 
     def _around(self, place: Place, sighting: Sighting) -> Night:
         """Return the night under which a file is filed until its header was read."""

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 _RESTART_GRACE_S = 2.0
 """For library calls that are under way in an executor that is to be restarted."""
+_PATIENCE_S = 30.0
+"""For masters and stages that were begun when the breaker opened."""
 _LONG_JOB = 20
 """Masters and stages may take so many times as long as one exposure without a word."""
 
@@ -130,6 +132,8 @@ class Launcher:
                     self._retreat(now, change.reason)
         for verdict in self.flights.verdicts(now):
             self._sentence(verdict, now)
+        if self.breaker.state is BreakerState.OPEN and now - self.breaker.since > _PATIENCE_S:
+            self._give_up_waiting(now)
         self._restart_if_due(now)
 
     def next_check(self) -> float:
@@ -307,14 +311,22 @@ class Launcher:
     def _retreat(self, now: float, reason: str) -> None:
         """Take back what has not begun in the executor; what is being worked on may finish."""
         for flight, group_ids in self.flights.retreatable():
+            if self.main is not None:
+                self.main.cancel(flight.job.job_id)
             if not group_ids or len(group_ids) == len(flight.pending) == len(flight.job.groups):
-                if self.main is not None:
-                    self.main.cancel(flight.job.job_id)
                 self._take_back(flight, reason)
                 continue
             idle = [lease for group in flight.job.groups if group.group_id in group_ids for lease in group.leases]
             self._revoke(idle, reason)
         self.settle(now)
+
+    def _give_up_waiting(self, now: float) -> None:
+        """Take back masters and stages that hang between two calls: no ledger row says how far they are."""
+        hanging = [flight for flight in self.flights if not flight.dark and flight.job.kind is not JobKind.GROUP]
+        for flight in hanging:
+            self._take_back(flight, self.breaker.reason)
+        if hanging:
+            self._restart_by = now + _RESTART_GRACE_S if self._restart_by is None else self._restart_by
 
     def _restart_if_due(self, now: float) -> None:
         if self._restart_by is None or self.main is None:

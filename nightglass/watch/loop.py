@@ -20,7 +20,7 @@ from nightglass.model import Night, Stage, State
 from nightglass.watch.instance import InstanceLock
 from nightglass.watch.parts import Calls, assemble
 from nightglass.watch.pulse import count_states
-from nightglass.watch.recovery import recover
+from nightglass.watch.recovery import bury, recover
 from nightglass.watch.timers import Timers
 from nightglass.watch.work import Workbench
 
@@ -164,6 +164,7 @@ class Watch:
         timers = Timers()
         timers.every(1.0, "heartbeat", lambda: parts.pulse.beat(self.phase.value))
         timers.every(1.0, "sweep", lambda: parts.take_over(self._ledger.sweep(max_attempts=self._attempts)))
+        timers.every(5.0, "the dead", lambda: parts.take_over(bury(self._ledger).exposures))
         timers.every(2.0, "sources", self._sync_sources)
         timers.every(2.0, "nights", self._tend_nights)
         timers.every(5.0, "search", lambda: parts.search.look(time.monotonic()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from nightglass.ledger import StageState
@@ -23,6 +24,8 @@ __all__ = ["Finish"]
 _log = logging.getLogger(__name__)
 
 _REPORT_S = 20.0
+_STARTS = 2
+"""Of a final: the first may fall into a breakdown of its executor."""
 _UNSETTLED = (State.GROUPED, State.RUNNING)
 
 
@@ -45,7 +48,7 @@ class Finish:
         self._chores = chores
         self._ledger = ledger
         self._step = _Step.REDUCE
-        self._started: set[tuple[str, Night]] = set()
+        self._starts: Counter[tuple[str, Night]] = Counter()
         self._report_until = 0.0
         self._failed: dict[tuple[str, Night], str] = {}
 
@@ -95,8 +98,8 @@ class Finish:
             final = record.stage(Stage.FINAL)
             if final.state is StageState.RUNNING:
                 return  # somebody else runs it
-            if final.state is StageState.PENDING and (camera, night) not in self._started:
-                self._started.add((camera, night))
+            if final.state is StageState.PENDING and self._starts[camera, night] < _STARTS:
+                self._starts[camera, night] += 1
                 self._launcher.start(JobKind.STAGE, camera, night, now=now, stage=Stage.FINAL)
                 return
             _log.error("final of night %s, camera %s, did not end well: %s", night, camera, final.reason)

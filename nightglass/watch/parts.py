@@ -16,6 +16,7 @@ from nightglass.watch.collector import Collector
 from nightglass.watch.courier import Courier
 from nightglass.watch.dark import DarkExecutor
 from nightglass.watch.dispatch import Dispatch
+from nightglass.watch.heartbeat import choose_path
 from nightglass.watch.intake import Intake
 from nightglass.watch.launcher import Launcher
 from nightglass.watch.nightkeeper import NightFunction, NightKeeper
@@ -201,7 +202,7 @@ def _core(bench: Workbench, executor: Executor | None, calls: Calls) -> Parts:
 
 def _pulse(bench: Workbench, parts: Parts) -> Pulse:
     return Pulse(
-        path=parts.layout.run / "watch.json",
+        path=choose_path(parts.layout.run, bench.cameras),
         started=time.time(),
         cameras=tuple(sorted(bench.cameras)),
         cluster=bench.pool.address,

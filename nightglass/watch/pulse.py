@@ -46,6 +46,7 @@ class Pulse:
         self.sentry.look_at_sources(states)
         self.sentry.look_at_lag(lag_s, len(self.launcher.queue))
         breaker = self.launcher.breaker
+        self.sentry.look_at_breaker(breaker, now)
         beat = Heartbeat(
             pid=os.getpid(),
             at=time.time(),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nightglass.layout import Layout
     from nightglass.ledger import Entry, Ledger, NightRecord, StageRecord
 
-__all__ = ["Recovered", "closed_groups", "recover"]
+__all__ = ["Recovered", "bury", "closed_groups", "recover"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,25 +46,29 @@ def recover(ledger: Ledger, layout: Layout, *, cameras: Collection[str]) -> Reco
     A product that was renamed into place before its commit needs no special care: the exposure runs again, and the
     same inputs give the same bytes under the same name.
     """
-    dead = [owner for owner in ledger.holders() if _is_dead(owner)]
-    exposures = ledger.revoke(owners=dead, reason="its holder died") if dead else ()
-    stages = ledger.revoke_stages(owners=dead) if dead else ()
+    buried = bury(ledger)
     alive = {entry.token for entry in ledger.running()}
     nights = {(record.camera, record.night) for record in ledger.open_nights() if record.camera in cameras}
-    nights |= {(entry.camera, entry.night) for entry in exposures}
+    nights |= {(entry.camera, entry.night) for entry in buried.exposures}
     parts: list[Path] = []
     for camera, night in sorted(nights):
         directory = layout.night(camera, night)
         if directory.is_dir():
             parts += remove_stale_parts(directory, alive)
-    if exposures or stages or parts:
-        _log.warning(
-            "taken back from the dead: %d exposures, %d stages, %d half-written files",
-            len(exposures),
-            len(stages),
-            len(parts),
-        )
-    return Recovered(exposures, stages, tuple(parts))
+    if parts:
+        _log.warning("%d half-written files were removed", len(parts))
+    return Recovered(buried.exposures, buried.stages, tuple(parts))
+
+
+def bury(ledger: Ledger) -> Recovered:
+    """Revoke the leases of owners that are known to be dead; their attempts do not count."""
+    dead = [owner for owner in ledger.holders() if _is_dead(owner)]
+    if not dead:
+        return Recovered()
+    exposures = ledger.revoke(owners=dead, reason="its holder died")
+    stages = ledger.revoke_stages(owners=dead)
+    _log.warning("taken back from the dead: %d exposures, %d stages", len(exposures), len(stages))
+    return Recovered(exposures, stages)
 
 
 def closed_groups(ledger: Ledger, camera: Camera, nights: Iterable[NightRecord]) -> tuple[ReadyGroup, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from nightglass.watch.breaker import Breaker, BreakerState
+
 if TYPE_CHECKING:
     from nightglass.config import Observatory
     from nightglass.watch.alarms import Alarms
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Sentry"]
 
 _GIB = 1 << 30
+_DARK_S = 60.0
 _PAUSE_GIB = 0.25
 """Below this much free space nothing is launched: failed writes would use up the attempts of good exposures."""
 
@@ -57,6 +60,17 @@ class Sentry:
             "More workers help if this happens often; nothing is lost."
         )
         self._alarms.raise_("lag", "Reduction lags behind", text)
+
+    def look_at_breaker(self, breaker: Breaker, now: float) -> None:
+        """Raise or clear the alarm about jobs that run dark for long; `now` is on the breaker's clock."""
+        if breaker.state is BreakerState.CLOSED:
+            self._alarms.clear("breaker")
+        elif now - breaker.since > _DARK_S:
+            text = (
+                f"For {now - breaker.since:.0f} s exposures are reduced without Prefect: {breaker.reason}. "
+                "Nothing is lost, and the runs are reported when it is back."
+            )
+            self._alarms.raise_("breaker", "Prefect is away", text)
 
     def look_at_sources(self, states: list[dict[str, Any]]) -> None:
         """Raise or clear an alarm for each watched directory."""

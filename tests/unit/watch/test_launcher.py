@@ -195,6 +195,20 @@ def test_a_stage_that_is_taken_back_is_told_like_one_that_failed(stand: Stand) -
     ]
 
 
+def test_masters_that_hang_while_the_executor_is_away_are_given_to_the_dark(stand: Stand) -> None:
+    stand.launcher.start(JobKind.MASTERS, "lynx", NIGHT, now=0)
+    stand.main.say(stand.main.jobs[0], JobPhase.WORKING)
+    stand.turn(0.1)
+    stand.main.healthy = False
+    stand.turn(1)
+    stand.turn(30)
+    assert stand.ended == []
+    stand.turn(32)
+    assert stand.main.restarts == 1
+    assert len(stand.ended) == 1
+    assert len(stand.launcher.flights) == 0
+
+
 def test_a_group_whose_member_was_skipped_goes_without_it(stand: Stand) -> None:
     stand.stock(1)
     stand.ledger.skip([f"lynx/{NIGHT}/0001"])
