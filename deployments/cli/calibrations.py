@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments.cli.places import camera_named
-from deployments.cli.screen import output, table
+from deployments.cli.screen import add_row, output, table
 from deployments.cli.session import open_session, tonight
 from deployments.cli.view import cameras_of, latest_night
 from nightglass.config import MissingCalibration
@@ -58,11 +58,12 @@ def _needed(camera: str, night: Night, needed: Sequence[Requirement]) -> Table:
             waits = item.missing is MissingCalibration.WAIT
             text = "required, waited for" if waits else "required, gone without"
             style = "bold red" if waits else "yellow"
-            made.add_row(item.kind.value, item.what, str(item.exposures), Text(text, style), "", "", "")
+            add_row(made, item.kind.value, item.what, str(item.exposures), Text(text, style), "", "", "")
             continue
         master = item.master
         origin = Text("tonight", "green") if item.tonight else Text(f"archive, {master.night}", "yellow")
-        made.add_row(
+        add_row(
+            made,
             item.kind.value,
             item.what,
             str(item.exposures),
@@ -72,14 +73,14 @@ def _needed(camera: str, night: Night, needed: Sequence[Requirement]) -> Table:
             _quality(master.quality),
         )
     if not needed:
-        made.add_row(Text("nothing is needed yet", "bright_black"), *[""] * 6)
+        add_row(made, Text("nothing is needed yet", "bright_black"), *[""] * 6)
     return made
 
 
 def _spare(masters: Sequence[MasterRef]) -> Table:
     made = table("kind", "master", ">frames", "quality", title="made tonight, not needed by any exposure")
     for master in masters:
-        made.add_row(master.kind.value, master.path.name, str(master.frames), _quality(master.quality))
+        add_row(made, master.kind.value, master.path.name, str(master.frames), _quality(master.quality))
     return made
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from deployments.cli.screen import output, table
+from deployments.cli.screen import add_row, output, table
 from deployments.cli.session import open_session
 from nightglass.config import load_camera, packaged_cameras
 from nightglass.errors import Rejected
@@ -24,7 +24,7 @@ def camera_test_command(file: Path, *, camera: str, config: Path | None) -> int:
     made = table("field", "value", "from", title=f"{file.name} as camera {chosen.name} reads it")
     try:
         for field, value, origin in tour(file, chosen):
-            made.add_row(field, str(value), Text(str(origin), "bright_black"))
+            add_row(made, field, str(value), Text(str(origin), "bright_black"))
     except Rejected as error:
         console.print(Text.assemble(("rejected: ", "bold red"), str(error)))
         return 1
@@ -40,5 +40,5 @@ def camera_list_command(*, config: Path | None) -> None:
     for name in sorted({*packaged_cameras(), *local}):
         camera = load_camera(name, directories=observatory.camera_directories)
         where = "yours" if name in local else "packaged"
-        made.add_row(name, camera.description, ", ".join(sorted(camera.steps)), Text(where, "bright_black"))
+        add_row(made, name, camera.description, ", ".join(sorted(camera.steps)), Text(where, "bright_black"))
     output().print(made)

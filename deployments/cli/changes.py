@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from deployments.cli.places import camera_named, product_files, raw_files
-from deployments.cli.screen import STATE_STYLES, output, table
+from deployments.cli.screen import STATE_STYLES, add_row, output, table
 from deployments.cli.session import Session, open_session, tonight
 from deployments.cli.view import cameras_of, latest_night
 from nightglass.errors import Misconfigured
@@ -60,7 +60,7 @@ def _reconcile(session: Session, ledger: Ledger, night: Night, camera: str) -> i
     )
     made = table("difference", "subject", "detail", title=f"{camera}, night {night}")
     for difference in found.differences:
-        made.add_row(difference.kind.value, difference.subject, difference.detail)
+        add_row(made, difference.kind.value, difference.subject, difference.detail)
     if found.differences:
         output().print(made)
     return len(found.differences)
@@ -75,5 +75,5 @@ def _show(entries: Iterable[Entry]) -> None:
     made = table("exposure", "now", "reason")
     for entry in entries:
         name = entry.exposure_id or str(entry.path)
-        made.add_row(name, Text(entry.state.value, STATE_STYLES[entry.state]), entry.reason)
+        add_row(made, name, Text(entry.state.value, STATE_STYLES[entry.state]), entry.reason)
     output().print(made)

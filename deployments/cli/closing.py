@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deployments.cli.screen import STATE_STYLES, bar, duration, problems, table
+from deployments.cli.screen import STATE_STYLES, add_row, bar, duration, problems, table
 from deployments.cli.view import NightView
 from nightglass.layout import Layout
 from nightglass.model import Stage
@@ -37,12 +37,12 @@ def _counts(view: NightView) -> Table:
     made = table("state", ">exposures")
     for state, style in STATE_STYLES.items():
         if count := view.counts.get(state, 0):
-            made.add_row(Text(state.value, style), str(count))
-    made.add_row("all", str(view.total), style="bold")
+            add_row(made, Text(state.value, style), str(count))
+    add_row(made, "all", str(view.total), style="bold")
     if view.latency_s:
         made.add_section()
         for name, seconds in zip(("median latency", "95 % below"), view.latency_s, strict=True):
-            made.add_row(name, duration(seconds))
+            add_row(made, name, duration(seconds))
     return made
 
 
@@ -55,11 +55,11 @@ def _places(view: NightView, layout: Layout) -> Table:
         night = layout.night(camera, view.night)
         for name, directory, pattern in (*_PLACES, *_MORE):
             if files := list((night / directory).glob(pattern)):
-                grid.add_row(name, str(len(files)), _path(night / directory))
+                add_row(grid, name, str(len(files)), _path(night / directory))
         reports = [layout.report(camera, view.night, stage, ".html") for stage in (Stage.FINAL, Stage.MIDWAY)]
         for name, path in (("report", _first(reports)), ("log", layout.log(camera, view.night))):
             if path is not None and path.exists():
-                grid.add_row(name, "", _path(path))
+                add_row(grid, name, "", _path(path))
     return grid
 
 

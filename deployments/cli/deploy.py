@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from deployments.cli.screen import output, table
+from deployments.cli.screen import add_row, output, table
 from deployments.cli.session import open_session
 from deployments.environment import configured_api_url
 from nightglass.errors import Misconfigured, Retryable
@@ -36,5 +36,5 @@ def deploy_command(*, config: Path | None, root: Path | None) -> None:
         raise Retryable(message) from error
     made = table("deployment", "id", title=f"work pool {session.observatory.prefect.work_pool} on {url}")
     for item in deployed:
-        made.add_row(item.full_name, item.deployment_id)
+        add_row(made, item.full_name, item.deployment_id)
     output().print(made)

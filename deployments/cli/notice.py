@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from deployments.cli.screen import output, table
+from deployments.cli.screen import add_row, output, table
 from deployments.cli.session import open_session
 from nightglass.errors import Misconfigured
 from nightglass.notices import Notice, Outcome, send
@@ -30,6 +30,6 @@ def notice_test_command(*, config: Path | None, root: Path | None) -> int:
     made = table("channel", "outcome", "")
     for delivery in deliveries:
         sent = delivery.outcome is Outcome.SENT
-        made.add_row(delivery.channel, Text(delivery.outcome.value, "green" if sent else "red"), delivery.error)
+        add_row(made, delivery.channel, Text(delivery.outcome.value, "green" if sent else "red"), delivery.error)
     output().print(made)
     return 0 if all(delivery.outcome is Outcome.SENT for delivery in deliveries) else 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deployments.cli.view import NightView
     from nightglass.ledger import Entry, StageRecord
 
-__all__ = ["STATE_STYLES", "bar", "brief", "duration", "night_screen", "output", "problems", "table"]
+__all__ = ["STATE_STYLES", "add_row", "bar", "brief", "duration", "night_screen", "output", "problems", "table"]
 
 STATE_STYLES = {
     State.REDUCED: "green",
@@ -49,13 +49,22 @@ def output() -> Console:
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table in the house's style; a column that begins with ``>`` is aligned to the right."""
     made = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, title=title, title_justify="left", title_style="bold", pad_edge=False
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title=Text(title, "bold") if title else None,
+        title_justify="left",
+        pad_edge=False,
     )
     for column in columns:
         made.add_column(
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     return made
+
+
+def add_row(made: Table, *cells: RenderableType, style: str | None = None) -> None:
+    """Add a row whose texts are shown as they are: brackets in a reason or a path are no markup."""
+    made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), style=style)
 
 
 def night_screen(view: NightView, *, width: int = _WIDE) -> RenderableType:
@@ -87,12 +96,9 @@ def bar(counts: dict[State, int], *, width: int = _BAR) -> Text:
     total = sum(counts.values())
     if not total:
         return Text("─" * width, style="bright_black")
-    made = Text()
-    for state, style in STATE_STYLES.items():
-        if count := counts.get(state, 0):
-            made.append("━" * max(1, round(width * count / total)), style)
-    made.truncate(width)
-    return made
+    cells = {state: max(1, width * count // total) for state, count in counts.items() if count}
+    cells[max(cells, key=lambda state: counts[state])] += width - sum(cells.values())
+    return Text.assemble(*(("━" * cells[state], style) for state, style in STATE_STYLES.items() if state in cells))
 
 
 def problems(view: NightView, *, limit: int = 6) -> Table:
@@ -100,9 +106,9 @@ def problems(view: NightView, *, limit: int = 6) -> Table:
     made = table("state", ">exposures", "reason", "for example")
     for item in view.errors[:limit]:
         examples = ", ".join(name.rsplit("/", 1)[-1] for name in item.examples[:2])
-        made.add_row(Text(item.state.value, STATE_STYLES[item.state]), str(item.count), brief(item.reason), examples)
+        add_row(made, Text(item.state.value, STATE_STYLES[item.state]), str(item.count), brief(item.reason), examples)
     if len(view.errors) > limit:
-        made.add_row("", "", Text(f"and {len(view.errors) - limit} more causes", "bright_black"), "")
+        add_row(made, "", "", Text(f"and {len(view.errors) - limit} more causes", "bright_black"), "")
     return made
 
 
@@ -145,12 +151,12 @@ def _facts(view: NightView) -> Table:
     grid.add_column(style="bright_black")
     grid.add_column(overflow="fold")
     if view.watches:
-        grid.add_row("watch", Group(*(_watch(view, index) for index in range(len(view.watches)))))
+        add_row(grid, "watch", Group(*(_watch(view, index) for index in range(len(view.watches)))))
     if view.stages:
-        grid.add_row("stages", Text("   ").join(_stage(stage, view.at) for stage in view.stages))
+        add_row(grid, "stages", Text("   ").join(_stage(stage, view.at) for stage in view.stages))
     if view.ui_url:
-        grid.add_row("Prefect", Text.assemble((view.ui_url, f"link {view.ui_url} underline")))
-    grid.add_row("disk", f"{view.disk.free_gib:.1f} GiB free of {view.disk.total_gib:.1f}")
+        add_row(grid, "Prefect", Text.assemble((view.ui_url, f"link {view.ui_url} underline")))
+    add_row(grid, "disk", f"{view.disk.free_gib:.1f} GiB free of {view.disk.total_gib:.1f}")
     return grid
 
 
@@ -184,7 +190,7 @@ def _recent(view: NightView, *, wide: bool) -> Table:
     measures = _MEASURES if wide else ()
     made = table("exposure", "kind", "filter", ">latency", *(f">{name}" for name, _ in measures), "quality", ">ago")
     for entry in view.recent:
-        made.add_row(*_recent_row(entry, view.at, measures))
+        add_row(made, *_recent_row(entry, view.at, measures))
     return made
 
 
