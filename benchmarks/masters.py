@@ -1,7 +1,7 @@
 """A sigma-clipped mean of 50 frames of 2048 x 2048, beside ``ccdproc.combine`` on the same files.
 
-``python -m benchmarks.masters [--frames 50] [--size 2048] [--memory 512] [--rounds 1]``. Each round runs both, each in a
-fresh process, and prints the seconds and the highest resident memory of that process.
+``python -m benchmarks.masters [--frames 50] [--size 2048] [--memory 512] [--rounds 1]``. Each round runs both, each
+in a fresh process, and prints the seconds and the highest resident memory of that process.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def main() -> None:
             print(f"{len(frames)} frames of {arguments.size} x {arguments.size}, memory setting {arguments.memory} MiB")
             print(f"  Nightglass: {ours[0]:.2f} s, {ours[1]} MiB above an idle process")
             print(f"  ccdproc:    {peer[0]:.2f} s, {peer[1]} MiB above an idle process")
-            print(
-                f"  {peer[0] / ours[0]:.1f} times as fast; largest difference {np.abs(mean - wanted).max():.2g} electrons"
-            )
+            difference = np.abs(mean - wanted).max()
+            print(f"  {peer[0] / ours[0]:.1f} times as fast; largest difference {difference:.2g} electrons")
 
 
 def _frames(directory: Path, count: int, size: int) -> list[Path]:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -269,7 +270,9 @@ class PrefectExecutor:
                 self._runner = None
             runner.end(grace_s=0.0)
         if self._patience["runner"].allows() or self._restart.is_set():
-            self._runner = _Runner(self._spawn("runner", "deployments.runner", pipes=True), self._hear)
+            # SIGKILL: one that is stopped would keep a SIGTERM pending for ever, and it has nothing to put in order
+            child = self._spawn("runner", "deployments.runner", pipes=True, death_signal=signal.SIGKILL)
+            self._runner = _Runner(child, self._hear)
         self._restart.clear()
 
     def _tend_serving(self) -> None:
@@ -286,7 +289,9 @@ class PrefectExecutor:
         if self._patience["serve"].allows():
             self._serving = self._spawn("serve", "deployments.serving")
 
-    def _spawn(self, name: str, module: str, *, pipes: bool = False) -> Child:
+    def _spawn(
+        self, name: str, module: str, *, pipes: bool = False, death_signal: signal.Signals = signal.SIGTERM
+    ) -> Child:
         environment = child_environment(self._observatory, api_url=self.api_url, configuration=self._configuration)
         if self._cluster_address:
             environment["NIGHTGLASS_CLUSTER"] = self._cluster_address
@@ -297,6 +302,7 @@ class PrefectExecutor:
             log=self._logs / f"{name}.log",
             pipes=pipes,
             pid_file=self._logs / f"{name}.pid",
+            death_signal=death_signal,
         )
 
     def _end_children(self) -> None:

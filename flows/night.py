@@ -34,5 +34,5 @@ async def run_night(
     observatory: Observatory = find_observatory(configuration)
     label = the_night(night, observatory).label
     cameras = the_cameras(camera, observatory)
-    await ensure_watch(label, cameras, configuration)
-    return await follow_night(label, cameras, configuration, poll_s=poll_s)
+    await ensure_watch(label, cameras, configuration, asked=night)
+    return await follow_night(label, cameras, configuration, asked=night, poll_s=poll_s)

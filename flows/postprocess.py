@@ -22,6 +22,7 @@ from tasks.postprocessing import (
     redo_exposures,
     refresh_masters,
     show_stage,
+    stack_groups,
     stage_work,
     write_stage_reports,
 )
@@ -56,6 +57,7 @@ async def midway_postprocess(
             return work.skipped()
         await refresh_masters(work)
         await redo_exposures(work)
+        await stack_groups(work)
         report = await write_stage_reports(work, None)
         await announce(work, report)
         summary = await finish_stage(work, report, None)
@@ -90,6 +92,7 @@ async def final_postprocess(
         await flush_groups(work)
         await refresh_masters(work)
         await redo_exposures(work)
+        await stack_groups(work)
         reconciliation = await reconcile_night(work)
         report = await write_stage_reports(work, reconciliation)
         await announce(work, report)

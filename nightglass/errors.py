@@ -54,7 +54,7 @@ class LeaseLost(Retryable):
 
 
 class Rejected(NightglassError):
-    """This exposure can never be reduced: malformed FITS, a missing keyword, an impossible shape."""
+    """The exposure can never be reduced: malformed FITS, a missing keyword, an impossible shape."""
 
 
 class Waiting(NightglassError):

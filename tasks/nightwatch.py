@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from uuid import UUID
 from prefect import task
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 
 from nightglass.config import Observatory
 from nightglass.errors import Retryable
@@ -31,6 +31,7 @@ from tasks.bench import find_observatory, open_ledger
 
 __all__ = ["NightView", "ensure_watch", "follow_night"]
 
+_log = logging.getLogger(__name__)
 _UP_S = 60.0
 """Seconds for a watch to take its locks: imports and the start of the cluster come first."""
 _MOST_STARTS = 5
@@ -65,10 +66,11 @@ class NightView:
 
 
 @task(name="ensure-watch", task_run_name="watch-{night}", cache_policy=NO_CACHE, persist_result=False)
-async def ensure_watch(night: str, cameras: Sequence[str], configuration: str) -> int | None:
+async def ensure_watch(night: str, cameras: Sequence[str], configuration: str, *, asked: str = "") -> int | None:
     """Open the night, start the watch of these cameras unless it runs, and return its process id.
 
-    A night that is closed needs no watch: None.
+    A night that is closed needs no watch: None. A watch that is started serves every night from now on, unless one
+    was asked for by name.
 
     The watch is a process of its own session: it goes on when this flow run is cancelled or its process dies.
 
@@ -84,8 +86,8 @@ async def ensure_watch(night: str, cameras: Sequence[str], configuration: str) -
     if holder is not None or not any(record.is_open for record in records):
         return holder
     log = run / "watch.log"
-    process = await asyncio.to_thread(_start_watch, night, configuration, log)
-    get_run_logger().info("started the watch, process %d; its log is %s", process.pid, log)
+    process = await asyncio.to_thread(_start_watch, asked, configuration, log)
+    _log.info("started the watch, process %d; its log is %s", process.pid, log)
     end = time.monotonic() + _UP_S
     while (holder := _holder(run, cameras)) is None:
         if process.poll() is not None or time.monotonic() > end:
@@ -95,7 +97,9 @@ async def ensure_watch(night: str, cameras: Sequence[str], configuration: str) -
     return holder
 
 
-async def follow_night(night: str, cameras: Sequence[str], configuration: str, *, poll_s: float) -> list[str]:
+async def follow_night(
+    night: str, cameras: Sequence[str], configuration: str, *, asked: str, poll_s: float
+) -> list[str]:
     """Show the progress of a night until it is closed for all these cameras; keep its watch running meanwhile.
 
     Raises
@@ -118,7 +122,7 @@ async def follow_night(night: str, cameras: Sequence[str], configuration: str, *
                 if starts > _MOST_STARTS:
                     message = f"the watch of night {night} ended {starts} times"
                     raise Retryable(message, remedy=f"read {Layout(observatory.root).run / 'watch.log'}")
-                await ensure_watch(night, cameras, configuration)
+                await ensure_watch(night, cameras, configuration, asked=asked)
             await asyncio.sleep(poll_s)
 
 
@@ -171,7 +175,8 @@ def _holder(run: Path, cameras: Sequence[str]) -> int | None:
 
 
 def _start_watch(night: str, configuration: str, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "deployments.cli", "run", "--night", night]
+    command = [sys.executable, "-m", "deployments.cli", "run"]
+    command += ["--night", night] if night else []
     command += ["--config", configuration] if configuration else []
     log.parent.mkdir(parents=True, exist_ok=True)
     # what Prefect tells this run about itself is not for the watch

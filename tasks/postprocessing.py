@@ -38,6 +38,7 @@ __all__ = [
     "redo_exposures",
     "refresh_masters",
     "show_stage",
+    "stack_groups",
     "stage_work",
     "write_stage_reports",
 ]
@@ -66,6 +67,7 @@ class StageWork:
         self.idle = idle
         self.masters: tuple[MasterRef, ...] = ()
         self.outcomes: list[GroupOutcome] = []
+        self.stacks = 0
 
     @property
     def name(self) -> str:
@@ -104,8 +106,9 @@ async def stage_work(stage: Stage, night: str, camera: str, job: str) -> AsyncIt
         bench.ledger,
         bench.pool,
         bench.observatory,
+        owner=flow_owner(),
     )
-    idle = await asyncio.to_thread(_claim, post, flow_owner(), again=not job or is_repeated())
+    idle = await asyncio.to_thread(_claim, post, again=not job or is_repeated())
     work = StageWork(post, idle=idle)
     if idle:
         yield work
@@ -120,13 +123,12 @@ async def stage_work(stage: Stage, night: str, camera: str, job: str) -> AsyncIt
         beat.cancel()
 
 
-def _claim(post: Postprocess, owner: str, *, again: bool) -> str:
+def _claim(post: Postprocess, *, again: bool) -> str:
     """Claim the stage; return why it can't be had, empty if it can."""
     ledger, night, camera, stage = post.ledger, post.night, post.camera.name, post.stage
     if again:
         _release(ledger, night, camera, stage)
-    post.lease = ledger.claim_stage(night, camera, stage, owner=owner, lease_s=_LEASE_S)
-    if post.lease is not None:
+    if post.claim():
         return ""
     record = ledger.find_night(night, camera)
     states = {item.stage: item for item in record.stages} if record is not None else {}
@@ -202,6 +204,21 @@ async def redo_exposures(work: StageWork) -> int:
     return _count(work, outcomes)
 
 
+@task(
+    name="stack-groups",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    timeout_seconds=_TIMEOUT_S,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=if_retryable,
+)
+async def stack_groups(work: StageWork) -> int:
+    """Make the stacks that are missing or out of date; return how many there are."""
+    work.stacks = await asyncio.to_thread(work.post.stack)
+    return work.stacks
+
+
 @task(name="reconcile-night", cache_policy=NO_CACHE, persist_result=False, timeout_seconds=_TIMEOUT_S)
 async def reconcile_night(work: StageWork) -> Reconciliation | None:
     """Compare ledger, directories and products."""
@@ -239,6 +256,7 @@ async def finish_stage(work: StageWork, report: StageReport, reconciliation: Rec
         camera=post.camera.name,
         masters=len(work.masters),
         redone=sum(len(outcome.reduced) for outcome in work.outcomes),
+        stacks=work.stacks,
         counts={state.value: count for state, count in counts.items()},
         differences=tuple(str(item) for item in reconciliation.differences) if reconciliation else (),
         reports=tuple(str(path) for path in (report.page, *report.attachments)),
@@ -250,7 +268,7 @@ async def finish_stage(work: StageWork, report: StageReport, reconciliation: Rec
 async def show_stage(work: StageWork, summary: StageSummary) -> None:
     """Leave a page with the run: counts, what reconciliation found, and the newest quick looks."""
     facts: dict[str, Any] = {state: count for state, count in (summary.counts or {}).items() if count}
-    facts |= {"masters": summary.masters, "reduced in this stage": summary.redone}
+    facts |= {"masters": summary.masters, "reduced in this stage": summary.redone, "stacks": summary.stacks}
     facts |= {f"difference {number}": text for number, text in enumerate(summary.differences, start=1)}
     facts["report"] = f"`{summary.reports[0]}`" if summary.reports else ""
     pictures = await asyncio.to_thread(_newest_pictures, current_bench(), work.post)

@@ -122,7 +122,7 @@ def _combine(
     stack: NDArray[np.float32],
     bad: NDArray[np.bool_],
     sigma: float,
-    floor: float,
+    floors: NDArray[np.float32],
     sorting: NDArray[np.int64],
     merging: NDArray[np.int64],
     mean: NDArray[np.float32],
@@ -160,7 +160,7 @@ def _combine(
                 row[column] = np.float32(abs(np.float64(row[column]) - centres[column]))
         _sort_columns(work, merging)
         for column in range(width):
-            deviation = max(_middle(work, column, counts[column]) * _MAD_TO_SIGMA, floor)
+            deviation = max(_middle(work, column, counts[column]) * _MAD_TO_SIGMA, floors[start + column])
             limits[column] = sigma * deviation if sigma < np.inf else np.inf
         _clip_and_average(values, good, centres, limits, sums)
         for column in range(width):
@@ -170,7 +170,9 @@ def _combine(
             used[start + column] = kept
 
 
-def clipped_mean_compiled(stack: NDArray[np.float32], bad: NDArray[np.bool_], sigma: float, floor: float) -> Combined:
+def clipped_mean_compiled(
+    stack: NDArray[np.float32], bad: NDArray[np.bool_], sigma: float, floors: NDArray[np.float32]
+) -> Combined:
     """See `nightglass.calibrations.kernel.clipped_mean`."""
     frames, rows, columns = stack.shape
     mean = np.empty((rows, columns), np.float32)
@@ -178,5 +180,5 @@ def clipped_mean_compiled(stack: NDArray[np.float32], bad: NDArray[np.bool_], si
     used = np.empty((rows, columns), np.uint16)
     networks = _sorting_network(frames), _merging_network(max(2, 1 << (frames - 1).bit_length()))
     flat = stack.reshape(frames, -1), bad.reshape(frames, -1)
-    _combine(*flat, float(sigma), float(floor), *networks, mean.ravel(), variance.ravel(), used.ravel())
+    _combine(*flat, float(sigma), floors.ravel(), *networks, mean.ravel(), variance.ravel(), used.ravel())
     return mean, variance, used

@@ -25,8 +25,10 @@ _MAD_TO_SIGMA = 1.482602218505602
 Combined = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint16]]
 """Mean, variance of the mean, and number of values that were kept."""
 
+Floor = float | NDArray[np.float32]
 
-def clipped_mean(stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: float, floor: float = 0.0) -> Combined:
+
+def clipped_mean(stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: float, floor: Floor = 0.0) -> Combined:
     """Combine frames by the clipped mean; compiled where numba is there.
 
     Parameters
@@ -37,7 +39,7 @@ def clipped_mean(stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: f
         Values that do not count.
     sigma : float
         Clipping limit in robust standard deviations; infinite: nothing is clipped.
-    floor : float
+    floor : float or ndarray, (rows, nx)
         Smallest standard deviation that is believed, in the unit of the stack.
 
     Returns
@@ -48,11 +50,13 @@ def clipped_mean(stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: f
     used : ndarray of uint16, (rows, nx)
         How many values were kept; 0 where none was good.
     """
-    return _implementation()(stack, bad, sigma, floor)
+    floors = np.empty(stack.shape[1:], np.float32)
+    floors[...] = floor
+    return _implementation()(stack, bad, sigma, floors)
 
 
 def clipped_mean_numpy(
-    stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: float, floor: float = 0.0
+    stack: NDArray[np.float32], bad: NDArray[np.bool_], *, sigma: float, floor: Floor = 0.0
 ) -> Combined:
     """Do the same with numpy alone: the definition, to which the compiled one is equal bit by bit."""
     hidden = bad | ~np.isfinite(stack)
@@ -60,7 +64,7 @@ def clipped_mean_numpy(
     counts = (~hidden).sum(axis=0)
     centre = _median(stack, hidden, counts)
     distance = np.abs(values - centre)
-    deviation = np.maximum(_median(distance.astype(np.float32), hidden, counts) * _MAD_TO_SIGMA, floor)
+    deviation = np.maximum(_median(distance.astype(np.float32), hidden, counts) * _MAD_TO_SIGMA, np.float32(floor))
     kept = ~hidden
     if np.isfinite(sigma):
         kept &= distance <= sigma * deviation
@@ -81,14 +85,14 @@ def _median(values: NDArray[np.float32], hidden: NDArray[np.bool_], counts: NDAr
     return np.where(counts > 0, middle, 0.0)
 
 
-_Function = Callable[[NDArray[np.float32], NDArray[np.bool_], float, float], Combined]
+_Function = Callable[[NDArray[np.float32], NDArray[np.bool_], float, NDArray[np.float32]], Combined]
 
 
 @functools.cache
 def _implementation() -> _Function:
     # compiling, or reading what was compiled before, takes up to a second, which not every process needs to pay
     if find_spec("numba") is None:
-        return lambda stack, bad, sigma, floor: clipped_mean_numpy(stack, bad, sigma=sigma, floor=floor)
+        return lambda stack, bad, sigma, floors: clipped_mean_numpy(stack, bad, sigma=sigma, floor=floors)
     from nightglass.calibrations.compiled import clipped_mean_compiled
 
     return clipped_mean_compiled

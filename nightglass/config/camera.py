@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -52,7 +53,9 @@ class KindRule(Section):
 
     kind: Kind
     where: dict[str, str] = Field(default_factory=dict)
-    """Keyword -> regular expression, case-insensitive, searched in the trimmed value; all must fit. An absent keyword fits ``^$``."""
+    """Keyword -> regular expression, searched in the trimmed value without regard to case; all must fit.
+
+    An absent keyword fits ``^$``."""
     min_exposure_s: float | None = None
     max_exposure_s: float | None = None
 
@@ -193,7 +196,7 @@ class QualityRule(Section):
 
     def verdict(self, value: float) -> Quality:
         """Judge one value; NaN gives a warning."""
-        if value != value:  # noqa: PLR0124 - the one test that needs no import
+        if math.isnan(value):
             return Quality.WARNING
         if _outside(value, self.bad_below, self.bad_above):
             return Quality.BAD

@@ -62,7 +62,10 @@ class Source(Section):
     recursive: bool = True
     polling: bool = False
     """For network file systems, on which changes made elsewhere cause no event."""
-    patterns: tuple[str, ...] = ("*.fits", "*.fit", "*.fts", "*.fits.fz", "*.fits.gz", "*.fit.gz", "*.fts.gz", "*.fit.fz")
+    patterns: tuple[str, ...] = (
+        *("*.fits", "*.fit", "*.fts", "*.fits.fz"),
+        *("*.fits.gz", "*.fit.gz", "*.fts.gz", "*.fit.fz"),
+    )
     """Compared without regard to case."""
     ignore: tuple[str, ...] = (".*", "*~", "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*.swp", "#*#")
     settle_s: float = Field(0.5, ge=0)
@@ -190,7 +193,8 @@ class Notices(Section):
     @model_validator(mode="after")
     def _sender_and_recipients(self) -> Notices:
         if bool(self.mail_from) != bool(self.mail_to):
-            message = f"mail needs a sender and recipients, got mail_from={self.mail_from!r} and mail_to={list(self.mail_to)!r}"
+            got = f"mail_from={self.mail_from!r} and mail_to={list(self.mail_to)!r}"
+            message = f"mail needs a sender and recipients, got {got}"
             raise ValueError(message)
         return self
 

@@ -220,13 +220,13 @@ def _describe(source: ByteSource, header: fits.Header, *, index: int, offset: in
         size = abs(bitpix) // 8 * groups * (parameters + math.prod(axes))
     kind = "" if index == 0 else str(card_value(header, "XTENSION") or "").strip().upper()
     compressed = kind in ("BINTABLE", "A3DTABLE") and card_value(header, "ZIMAGE") is True
-    if kind == "IMAGE" and (parameters, groups) != (0, 1):
-        message = f"{path}: image HDU {index} has PCOUNT {parameters} and GCOUNT {groups}"
-        raise Rejected(message, remedy="the header is malformed")
     if compressed:
         axes, bitpix = _axes(path, header, index, "Z"), _bitpix(path, header, "ZBITPIX", index)
     holds_image = compressed or (kind in ("", "IMAGE", "IUEIMAGE") and not random_groups)
     shape = axes[::-1] if holds_image else ()
+    if shape and not compressed and size != abs(bitpix) // 8 * math.prod(shape):
+        message = f"{path}: image HDU {index} has PCOUNT {parameters} and GCOUNT {groups}"
+        raise Rejected(message, remedy="the header is malformed")
     ver = card_value(header, "EXTVER")
     return HduInfo(
         index=index,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from calendar import monthrange
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,27 +20,14 @@ __all__ = ["CardValue", "make_card", "make_cards", "raw_cards", "value_text"]
 CardValue = Any
 """A value of a card (text, bool, number or None), or a pair of value and comment."""
 
-_TEXT_KEYWORDS = frozenset(
-    {
-        *("AUTHOR", "BUNIT", "CREATOR", "DATE", "DATE-OBS", "DATE-BEG", "DATE-END", "DATE-AVG", "INSTRUME", "OBJECT"),
-        *(
-            "OBSERVER",
-            "ORIGIN",
-            "REFERENC",
-            "TELESCOP",
-            "TIMESYS",
-            "RADESYS",
-            "RADECSYS",
-            "CTYPE1",
-            "CTYPE2",
-            "CUNIT1",
-            "CUNIT2",
-        ),
-    }
+_TEXT = re.compile(
+    r"AUTHOR|BUNIT|CREATOR|INSTRUME|OBJECT|OBSERVER|ORIGIN|REFERENC|TELESCOP|TIMESYS|RADE(?:C?)SYS|(?:CTYPE|CUNIT).*"
 )
-_NUMBER_KEYWORDS = re.compile(
-    r"EQUINOX|EPOCH|WCSAXES|LONPOLE|LATPOLE|MJD-OBS|MJD-AVG|XPOSURE|(?:CRVAL|CRPIX|CDELT|CROTA)\d+|(?:CD|PC)\d_\d|PV\d_\d+"
+_NUMBER = re.compile(
+    r"EQUINOX|EPOCH|WCSAXES|LONPOLE|LATPOLE|MJD-(?:OBS|AVG|BEG|END)|XPOSURE|(?:CRVAL|CRPIX|CDELT|CROTA).*"
+    r"|(?:CD|PC)\d_\d|PV\d_\d+"
 )
+_DATE = re.compile(r"'(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.[^']*)?)? *'")
 _WCS_AXIS = re.compile(r"(?:CTYPE|CRVAL|CRPIX)([1-9])")
 _WCS_DEFAULTS = {"CTYPE": "", "CRPIX": 0.0, "CRVAL": 0.0}
 """What absent keywords of a coordinate system mean: FITS Standard 4.0, section 8.2."""
@@ -185,11 +173,28 @@ def _fits_type(keyword: str, card: str) -> bool:
     value = card[10:].lstrip()
     if not value.partition("/")[0].strip() and keyword != "HIERARCH":
         return False  # undefined
-    if keyword in _TEXT_KEYWORDS:
+    if keyword.startswith("DATE") and not _is_date(value):
+        return False
+    if _TEXT.fullmatch(keyword):
         return value.startswith("'")
-    if _NUMBER_KEYWORDS.fullmatch(keyword):
+    if _NUMBER.fullmatch(keyword):
         return value[:1] in set("+-.0123456789")
     return True
+
+
+def _is_date(value: str) -> bool:
+    """Tell whether a text is a date, perhaps with a time, as section 4.4.2.1 of the standard wants it."""
+    found = _DATE.match(value)
+    if found is None:
+        return False
+    year, month, day, hour, minute, second = (int(item or 0) for item in found.groups())
+    return (
+        1 <= month <= 12
+        and 1 <= day <= monthrange(max(year, 1), month)[1]
+        and hour < 24
+        and minute < 60
+        and second < 61
+    )
 
 
 def _same(group: _Group, value: CardValue) -> bool:

@@ -62,7 +62,13 @@ class StageSummary:
 
 @dataclass(slots=True)
 class Postprocess:
-    """One stage of one night of one camera, with what its pieces share."""
+    """One stage of one night of one camera, with what its pieces share.
+
+    Attributes
+    ----------
+    owner : str
+        Under which name the stage, and the exposures that it reduces again, are claimed; empty: this process.
+    """
 
     stage: Stage
     night: Night
@@ -71,11 +77,16 @@ class Postprocess:
     pool: Pool
     observatory: Observatory
     lease: StageLease | None = None
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        self.owner = self.owner or str(Owner.here("stage"))
 
     def claim(self) -> bool:
         """Take the stage in the ledger; False: somebody else runs it, or it is done."""
-        owner = str(Owner.here("stage"))
-        self.lease = self.ledger.claim_stage(self.night, self.camera.name, self.stage, owner=owner, lease_s=_LEASE_S)
+        self.lease = self.ledger.claim_stage(
+            self.night, self.camera.name, self.stage, owner=self.owner, lease_s=_LEASE_S
+        )
         return self.lease is not None
 
     def refresh_masters(self) -> tuple[MasterRef, ...]:
@@ -124,7 +135,7 @@ class Postprocess:
             camera=self.camera,
             ledger=self.ledger,
             observatory=self.observatory,
-            owner=str(Owner.here("stage")),
+            owner=self.owner,
             reduce=reduce,
         )
 

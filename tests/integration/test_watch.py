@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from astropy.io import fits
 
 from nightglass.config import MissingCalibration, Observatory, load_camera
-from nightglass.errors import Misconfigured
+from nightglass.errors import Misconfigured, Retryable
 from nightglass.layout import Layout
 from nightglass.ledger import Ledger, StageState
 from nightglass.model import Kind, Night, Stage, State
@@ -26,7 +29,9 @@ from nightglass.pool import SerialPool
 from nightglass.simulate import NightPlan, write_night
 from nightglass.simulate.hostile import burst, garbage, rsync_like, truncated
 from nightglass.watch import Watch
+from nightglass.watch.executor import Executor
 from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
+from tests.unit.watch.puppet import PuppetExecutor
 
 NIGHT = Night("20260821")
 PLAN = NightPlan(night=NIGHT, biases=3, darks=3, flats=3, science=4, dithers=2, filters=("g",), shape=(128, 128))
@@ -41,6 +46,8 @@ class Site:
         self.layout = Layout(root / "out")
         self.told: list[str] = []
         self.camera = load_camera("lynx")
+        self.pool = SerialPool()
+        self.executor: Executor | None = None
 
     def observatory(self, **changes: object) -> Observatory:
         source = {"camera": "lynx", "directory": str(self.raw), "rescan_s": 1.0, "settle_s": 0.1}
@@ -58,14 +65,15 @@ class Site:
             self.observatory(**changes),
             {"lynx": self.camera},
             self.ledger,
-            SerialPool(),
+            self.pool,
+            self.executor,
             once=once,
             nights=nights,
             alarm=lambda subject, text: self.told.append(f"{subject}: {text}"),
             grace_s=10.0,
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def live(self, **arguments: object) -> Iterator[Watch]:
         watch = self.watch(**arguments)  # type: ignore[arg-type]
         thread = threading.Thread(target=watch.run, name="watch under test")
@@ -314,3 +322,61 @@ def test_the_directory_of_each_night_is_made_and_watched(site: Site) -> None:
         site.wait(named.is_dir, what="the directory of a night that somebody else opened")
         rsync_like(named / bias.name, bias.read_bytes())
         site.wait(site.reduced(1), what="its exposure")
+
+
+class FragilePool(SerialPool):
+    """A cluster whose workers die of one exposure."""
+
+    def __init__(self, poison: str) -> None:
+        self.poison, self.deaths = poison, 0
+
+    def submit(self, function: Any, *args: Any, key: str | None = None, priority: int = 0) -> Future[Any]:
+        if key != self.poison:
+            return super().submit(function, *args, key=key, priority=priority)
+        self.deaths += 1
+        future: Future[Any] = Future()
+        future.set_exception(Retryable(f"{key}: 2 workers died while they ran it"))
+        return future
+
+
+def test_an_exposure_that_kills_workers_is_given_up_and_the_night_goes_on(site: Site) -> None:
+    write_night(site.raw, replace(PLAN, biases=4, darks=0, flats=0, science=0), seed=11)
+    site.pool = pool = FragilePool(f"lynx/{NIGHT}/2")
+    result = site.watch(once=True).run()
+    assert result.counts[f"lynx/{NIGHT}"] == {"reduced": 3, "failed": 1}
+    assert result.failed == 1
+    assert pool.deaths == 3
+    assert "2 workers died" in site.ledger.find(f"lynx/{NIGHT}/2").reason
+    record = site.ledger.find_night(NIGHT, "lynx")
+    assert record is not None
+    assert not record.is_open
+
+
+def test_an_executor_that_hangs_costs_a_moment_and_no_exposure(site: Site) -> None:
+    paths = write_night(site.root / "elsewhere", replace(PLAN, biases=6, darks=0, flats=0, science=0), seed=12).paths
+    site.executor = hanging = PuppetExecutor(start_s=0.3, silence_s=1.0)
+    with site.live():
+        for path in paths:
+            rsync_like(site.raw / path.name, path.read_bytes())
+            time.sleep(0.1)
+        site.wait(site.reduced(6), what="everything, in the dark")
+        site.wait(lambda: len(site.ledger.unreported()) >= 1, what="runs that are to be reported late")
+        hanging.healthy = False
+    assert hanging.restarts >= 1
+    assert {entry.attempts for entry in site.ledger.entries()} == {1}
+    assert {run.flow for run in site.ledger.unreported()} <= {"reduce-exposure", "make-masters"}
+
+
+def test_a_ledger_that_is_locked_for_a_while_is_waited_for(site: Site) -> None:
+    paths = write_night(site.root / "elsewhere", replace(PLAN, biases=3, darks=0, flats=0, science=0), seed=13).paths
+    database = site.layout.root / "ledger.sqlite"
+    with Ledger.open(database, busy_timeout_s=0.2) as impatient:
+        site.ledger = impatient
+        with site.live(), contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for path in paths:
+                rsync_like(site.raw / path.name, path.read_bytes())
+            site.wait(lambda: any("held up" in text for text in site.told), what="an alarm")
+            other.execute("ROLLBACK")
+            site.wait(site.reduced(3), what="everything")
+            site.wait(lambda: site.beat().alarms == [], what="the end of the alarm")

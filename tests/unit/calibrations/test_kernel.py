@@ -25,7 +25,7 @@ def _all_good(stack: NDArray[np.float32]) -> NDArray[np.bool_]:
     columns=st.integers(1, 300),
     seed=st.integers(0, 2**32 - 1),
     sigma=st.sampled_from([2.0, 5.0, np.inf]),
-    floor=st.sampled_from([0.0, 4.0]),
+    floor=st.sampled_from([0.0, 4.0, "each"]),
     step=st.sampled_from([0.0, 1.5]),
     bad_fraction=st.sampled_from([0.0, 0.1, 1.0]),
 )
@@ -40,8 +40,9 @@ def test_kernel_is_its_definition(
     stack[rng.random(stack.shape) < 0.01] = np.nan
     stack[rng.random(stack.shape) < 0.01] = -np.inf
     bad = rng.random(stack.shape) < bad_fraction
-    got = clipped_mean(stack, bad, sigma=sigma, floor=floor)
-    for mine, wanted in zip(got, clipped_mean_numpy(stack, bad, sigma=sigma, floor=floor), strict=True):
+    floors = rng.uniform(0, 9, stack.shape[1:]).astype(np.float32) if floor == "each" else float(floor)
+    got = clipped_mean(stack, bad, sigma=sigma, floor=floors)
+    for mine, wanted in zip(got, clipped_mean_numpy(stack, bad, sigma=sigma, floor=floors), strict=True):
         np.testing.assert_array_equal(mine, wanted)
         assert np.isfinite(mine).all()
 

@@ -19,6 +19,7 @@ from tasks.postprocessing import (
     reconcile_night,
     redo_exposures,
     refresh_masters,
+    stack_groups,
     stage_work,
     write_stage_reports,
 )
@@ -48,11 +49,12 @@ async def test_all_pieces_of_final_close_the_night(bench: Workbench, small_night
         await flush_groups.fn(stage)
         assert await refresh_masters.fn(stage) == 1
         assert await redo_exposures.fn(stage) == 2
+        stacks = await stack_groups.fn(stage)
         reconciliation = await reconcile_night.fn(stage)
         report = await write_stage_reports.fn(stage, reconciliation)
         await announce.fn(stage, report)
         summary = await finish_stage.fn(stage, report, reconciliation)
-    assert summary.redone == 2
+    assert (summary.redone, summary.stacks) == (2, stacks)
     assert summary.differences == ()
     assert summary.counts is not None
     assert summary.counts["reduced"] == len(small_night.paths)
