@@ -25,7 +25,7 @@ class Ledger:
     """Nothing lost, nothing twice: the one truth about exposures.
 
     It may be used by several threads, and one database by several processes; they meet only here. Each method is
-    one transaction. The methods live in five parts, and are lifted from there:
+    one transaction. The methods live in six parts, and are lifted from there:
 
     ================== ============================================================================================
     `Arrivals`         see, see_many, complete, reject, fail, wait, skip, retry
@@ -36,6 +36,7 @@ class Ledger:
                        mark_reported
     `Queries`          find, refs, entries, latest, pending, counts, latencies, lag, waiting_reasons, errors, groups,
                        find_group, history, holders, knows, nights_seen
+    `Remarks`          remark
     ================== ============================================================================================
 
     Times called `now` are epoch seconds; without one, `clock` is asked.
