@@ -24,6 +24,7 @@ from nightglass.config import Observatory, load_observatory
 from nightglass.layout import Layout
 from nightglass.ledger import Ledger
 from nightglass.model import Night
+from nightglass.pool import Pool
 from nightglass.simulate import NightPlan, SimulatedNight, write_night
 
 PLAN = NightPlan(
@@ -48,6 +49,7 @@ class PrefectSite:
     configuration: Path
     server: EmbeddedServer
     night: SimulatedNight
+    pool: Pool
 
     @property
     def environment(self) -> dict[str, str]:
@@ -124,9 +126,8 @@ def prefect_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectSi
             "[cluster]\nworkers = 1\n"
         )
         observatory = load_observatory(configuration, environment={})
-        site = PrefectSite(observatory, configuration, server, night)
         try:
-            with start(observatory.cluster, layout=Layout(observatory.root)):
-                yield site
+            with start(observatory.cluster, layout=Layout(observatory.root)) as pool:
+                yield PrefectSite(observatory, configuration, server, night, pool)
         finally:
             server.close()

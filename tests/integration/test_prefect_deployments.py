@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
 
 from deployments.deploy import Deployed, Schedules, deploy
 from deployments.scheduling import StageScheduler, stage_key
@@ -72,6 +76,7 @@ def test_the_schedule_yields_runs_in_the_time_zone_of_the_site(prefect_site: Pre
         prefect_site.configuration,
         prefect_site.server,
         prefect_site.night,
+        prefect_site.pool,
     )
     deploy_here(chile, Schedules.ACTIVE)
     with prefect_site.client() as client:
@@ -155,13 +160,16 @@ def test_a_worker_runs_every_deployment(prefect_site: PrefectSite) -> None:
         assert "final done" in progress["description"]
 
 
-def test_the_serve_child_takes_a_scheduled_stage_once(prefect_site: PrefectSite) -> None:
-    site, night = prefect_site, Night("20260901")
-    with (
-        site.ledger() as ledger,
-        site.client() as client,
-        site.process("deployments.serving", log="serve.log"),
-    ):
+@pytest.fixture(scope="module")
+def served(prefect_site: PrefectSite) -> Iterator[PrefectSite]:
+    """The site with a serve child."""
+    with prefect_site.process("deployments.serving", log="serve.log"):
+        yield prefect_site
+
+
+def test_the_serve_child_takes_a_scheduled_stage_once(served: PrefectSite) -> None:
+    site, night = served, Night("20260901")
+    with site.ledger() as ledger, site.client() as client:
         due = datetime.now(UTC) + timedelta(seconds=2)
         opened = ledger.open_night(night, "lynx", midway_due=due, final_due=due + timedelta(hours=9))
         bench = Workbench(
@@ -185,3 +193,20 @@ def test_the_serve_child_takes_a_scheduled_stage_once(prefect_site: PrefectSite)
         assert record.stage(Stage.MIDWAY).state is StageState.DONE
         again = start_run(client, "midway-postprocess", night=night.label, job=key)
         assert site.wait_for_run(again.id, seconds=60).state_name == "Skipped"
+
+
+def test_a_run_that_is_cancelled_returns_its_exposure_to_the_queue(served: PrefectSite) -> None:
+    path = str(served.night.paths[5])
+    (worker,) = served.pool.workers()
+    os.kill(worker.pid, signal.SIGSTOP)  # the reduction cannot end before we cancel it
+    try:
+        with served.client() as client, served.ledger() as ledger:
+            run = start_run(client, "reduce-exposure", exposure=path, camera="lynx")
+            eventually(ledger.running, seconds=60, what="a lease of the run")
+            (entry,) = ledger.running()
+            assert entry.owner.endswith(f":flow-{run.id}")
+            client.set_flow_run_state(run.id, Cancelling(), force=True)
+            assert served.wait_for_run(run.id, seconds=60).state_name == "Cancelled"
+            assert ledger.find(path).state is State.GROUPED
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
