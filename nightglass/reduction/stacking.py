@@ -92,6 +92,7 @@ def _make(
         ),
         part=part,
         complete=record.complete,
+        memory_mib=observatory.reduction.calibration_memory_mib,
     )
     result = pool.submit(combine_group, spec, key=f"stack {record.group_id}").result()
     publish(part, path)
