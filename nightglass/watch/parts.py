@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nightglass.layout import Layout
+from nightglass.model import State
 from nightglass.watch.alarms import AlarmFunction, Alarms
 from nightglass.watch.catchup import CatchUp
 from nightglass.watch.chores import Chores
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from nightglass.watch.jobs import Job, JobReport
 
 __all__ = ["Calls", "Parts", "assemble"]
+
+_log = logging.getLogger(__name__)
 
 _LOOK_S = 10.0
 _HOLD_S = 60.0
@@ -87,6 +91,10 @@ class Parts:
     def take_over(self, entries: tuple[Entry, ...]) -> None:
         """Take entries whose leases are over, or that may run again."""
         now = time.monotonic()
+        for entry in entries:
+            if entry.state is State.REDUCED:
+                seconds = entry.times.get("reduced", 0.0) - entry.times.get("seen", 0.0)
+                _log.info("%s reduced, %.2f s after it was seen", entry.exposure_id, seconds)
         self.chores.note_over(entries, now)
         self.search.take(entries, now)
 
