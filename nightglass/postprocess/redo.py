@@ -51,15 +51,21 @@ def find_open(night: Night, camera: Camera, ledger: Ledger, lists: Sequence[str]
     entries = [entry for entry in ledger.entries(night=night, camera=camera.name, states=_OPEN) if entry.ref]
     engine = GroupEngine(camera.groups)
     ready: list[ReadyGroup] = []
+    closed = [entry for entry in entries if entry.state is State.GROUPED and ledger.find_group(entry.group_id)]
+    kept = {entry.key for entry in closed}
     for entry in entries:
-        if entry.ref is not None:
+        if entry.ref is not None and entry.key not in kept:
             ready += engine.add(entry.ref, 0.0)
     ready += engine.flush()
     for group in ready:
         ledger.group(GroupRecord.of(group))
-    return tuple(
-        Redo(group.group_id, group.rule.name if group.rule else "", group.members, tuple(lists), "left open")
-        for group in ready
+    waiting = ((entry, "never ran") for entry in closed)  # as they were closed: the others of their group may be done
+    return (
+        *_grouped(waiting, tuple(lists), ledger),
+        *(
+            Redo(group.group_id, group.rule.name if group.rule else "", group.members, tuple(lists), "left open")
+            for group in ready
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from nightglass.errors import LeaseLost
 from nightglass.layout import Layout
 from nightglass.ledger import Reconciliation, StageLease
 from nightglass.model import MasterRef, Night, Stage
+from nightglass.postprocess.places import raw_files
 from nightglass.postprocess.redo import GroupFunction, find_open, find_redo, reduce_groups
 from nightglass.reduction.stacking import stack_group
 from nightglass.report import StageReport, write_reports
@@ -145,8 +146,7 @@ class Postprocess:
         if self.stage is not Stage.FINAL:
             return None
         layout = Layout(self.observatory.root)
-        entries = self.ledger.entries(night=self.night, camera=self.camera.name)
-        files = [path for path in {entry.path for entry in entries} if path.exists()]
+        files = raw_files(self.ledger.entries(night=self.night, camera=self.camera.name), self.observatory)
         reduced = layout.night(self.camera.name, self.night) / "reduced"
         products = sorted(path for path in reduced.glob("*.fits")) if reduced.is_dir() else []
         return self.ledger.reconcile(self.night, self.camera.name, files=files, product_files=products)

@@ -192,3 +192,37 @@ def test_masters_find_the_chip(night: Night, tmp_path: Path) -> None:
     assert np.corrcoef(flat[good], response[good])[0, 1] > 0.95
     assert flat[good].mean() == pytest.approx(1.0, abs=0.01)
     assert content_id(made[Kind.FLAT].path) in set(night.products(ProductKind.MASTER).values())
+
+
+@pytest.mark.slow
+def test_final_runs_what_never_ran_and_names_what_nobody_saw(night: Night, tmp_path: Path) -> None:
+    calibrations, science = _kinds(tmp_path / "raw")
+    night.arrive(calibrations[0])
+    for path in science[:3]:  # complete, a set and a half, and then the watch died
+        found = path.stat()
+        sighting = Sighting(
+            path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino, seen_at=datetime.now(UTC)
+        )
+        entry = night.ledger.see(sighting, camera="lynx", night=PLAN.night)
+        seen = inspect(path, night.camera, night.observatory.limits, now=time.time() + 100)
+        ref = describe(
+            path,
+            seen.headers,
+            night.camera,
+            site=night.observatory.site,
+            night=None,
+            content_id=seen.content_id,
+            size=seen.size,
+            mtime=found.st_mtime,
+        )
+        night.ledger.complete(entry.key, ref)
+    closed = GroupEngine(night.camera.groups)
+    refs = [entry.ref for entry in night.ledger.entries(states={State.COMPLETE}) if entry.ref is not None]
+    (group,) = [ready for ref in refs[:2] for ready in closed.add(ref, 0.0)]
+    night.ledger.group(GroupRecord.of(group))
+    summary = night.stage(Stage.FINAL)
+    assert night.ledger.counts(PLAN.night, "lynx")[State.REDUCED] == 4
+    assert group.group_id in night.products(ProductKind.STACK)
+    differences = getattr(summary, "differences", ())
+    assert all(text.startswith("unrecorded: ") for text in differences)
+    assert {str(path) for path in science[3:]} <= {text.split()[1] for text in differences}
