@@ -6,12 +6,14 @@ import contextlib
 import enum
 import os
 import queue
+import warnings
 from dataclasses import dataclass
 
 from watchdog.events import (
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
@@ -27,6 +29,7 @@ __all__ = ["Change", "Happening", "Inbox", "Listener"]
 _WANTED: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
     FileModifiedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileMovedEvent,
     FileDeletedEvent,
@@ -42,7 +45,7 @@ class Change(enum.Enum):
     """What happened."""
 
     FILE_APPEARED = enum.auto()
-    """Made, linked, or moved in from elsewhere."""
+    """Made, linked, moved in from elsewhere, or given other permissions or another time."""
     FILE_WRITTEN = enum.auto()
     FILE_CLOSED = enum.auto()
     """Closed by a writer, or given its name by a rename: it is meant to be whole."""
@@ -65,6 +68,7 @@ _CHANGES: dict[bool, dict[str, tuple[Change | None, Change | None]]] = {
     False: {
         "created": (Change.FILE_APPEARED, None),
         "modified": (Change.FILE_WRITTEN, None),
+        "attrib": (Change.FILE_APPEARED, None),
         "closed": (Change.FILE_CLOSED, None),
         "moved": (Change.FILE_GONE, Change.FILE_CLOSED),
         "deleted": (Change.FILE_GONE, None),
@@ -140,6 +144,8 @@ class Listener:
 
     def start(self) -> None:
         """Begin to listen; whatever happens after the return is reported."""
+        # watchdog may meet a new directory twice, which does no harm but to the thread that warns of it with -W error
+        warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning, r"watchdog\.")
         self._observer = Observer()
         try:
             self._observer.schedule(self._handler, self._real, recursive=self._recursive, event_filter=_WANTED)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
-import stat
 import threading
 import time
 from collections import deque
@@ -16,7 +14,8 @@ from pathlib import Path
 
 from nightglass.config import Source
 from nightglass.model import Sighting
-from nightglass.sensors.events import Change, Happening, Inbox, Listener
+from nightglass.sensors.attachment import Attachment, SensorState
+from nightglass.sensors.events import Change, Happening, Inbox
 from nightglass.sensors.names import NameFilter
 from nightglass.sensors.reporting import Report
 from nightglass.sensors.scanning import Surveyor
@@ -28,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _PATIENCE_S = 5.0
 """A file seen being written, whose writer neither writes nor closes for this long, is handed on as it is."""
+_GRACE_S = 0.02
+"""Time between the close of a file and the look at it, in which its writer may still set its time."""
 _HEALTH_PERIOD_S = 0.5
 _POLL_PERIOD_S = 1.0
 _SCAN_SHARE = 20
@@ -35,20 +36,8 @@ _SCAN_SHARE = 20
 _BITE_S = 0.01
 _EVENTS_A_TURN = 256
 _SIGHTINGS_A_TURN = 32
-_NO_MORE_WATCHES = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE})
-
-
-class SensorState(enum.StrEnum):
-    """What a sensor does now."""
-
-    IDLE = "idle"
-    """Not started, or stopped."""
-    LISTENING = "listening"
-    """Events and periodic scans."""
-    POLLING = "polling"
-    """Scans only: asked for, or no events can be had."""
-    LOST = "lost"
-    """The directory is gone; it is looked for."""
+_DEAF_S = 600.0
+"""For so long after a file that came without an event scans are as frequent as when polling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +72,8 @@ class SensorStatus:
 class FileSensor:
     """Watches one directory tree.
 
-    A file is sighted when its writer closed it or renamed it into place; a file that appeared in any other way (hard
-    link, move from elsewhere, found by a scan) when it kept its size and time for ``settle_s``. A file that
+    A file is sighted as soon as its writer closed it or renamed it into place; a file that appeared in any other way
+    (hard link, move from elsewhere, found by a scan) when it kept its size and time for ``settle_s``. A file that
     changes is sighted again. What events miss, or on file systems without events (``polling``), scans find.
 
     Parameters
@@ -122,16 +111,17 @@ class FileSensor:
         self._report = Report(on_alarm)
         self._clock = clock
         self._names = NameFilter(source.patterns, source.ignore)
-        self._tracker = Tracker(settle_s=source.settle_s, patience_s=_PATIENCE_S)
+        self._tracker = Tracker(settle_s=source.settle_s, patience_s=_PATIENCE_S, grace_s=_GRACE_S)
         self._surveyor = Surveyor(
             self._directory, self._names, self._tracker, self._report, depth=None if source.recursive else 0
         )
         self._inbox = Inbox()
         self._ready: deque[tuple[str, Fingerprint]] = deque()
-        self._listener: Listener | None = None
-        self._identity: tuple[int, int] | None = None
-        self._state = SensorState.IDLE
+        self._attachment = Attachment(
+            self._directory, self._inbox, self._report, recursive=source.recursive, polling=source.polling
+        )
         self._sighted = 0
+        self._deaf_until = 0.0
         self._first_scan_over = self._caught_up = False
         self._next_scan = self._next_health = self._turned_at = time.monotonic()
         self._stopping = threading.Event()
@@ -156,7 +146,7 @@ class FileSensor:
             message = f"the sensor of {self._directory} was started already; make a new one"
             raise RuntimeError(message)
         Path(self._directory).mkdir(parents=True, exist_ok=True)
-        self._attach(_identity_of(self._directory))
+        self._attachment.attach()
         self._thread = threading.Thread(target=self._run, name=f"sensor {self._directory}", daemon=True)
         self._thread.start()
 
@@ -179,7 +169,7 @@ class FileSensor:
     def status(self) -> SensorStatus:
         """How the sensor fares; safe from any thread."""
         return SensorStatus(
-            state=self._state,
+            state=self._attachment.state,
             trouble=self._report.trouble,
             sighted=self._sighted,
             waiting=self._tracker.waiting + len(self._ready),
@@ -199,8 +189,8 @@ class FileSensor:
                     self._next_scan = time.monotonic()  # events that were at hand may be lost
                     self._stopping.wait(_HEALTH_PERIOD_S)
         finally:
-            self._detach()
-            self._state = SensorState.IDLE
+            self._surveyor.clear()
+            self._attachment.detach()
 
     def _turn(self) -> None:
         """Go round once: events first, so that a new file does not wait for a long scan."""
@@ -211,28 +201,48 @@ class FileSensor:
         now = time.monotonic()
         if now >= self._next_health:
             self._next_health = now + _HEALTH_PERIOD_S
-            self._check_directory()
-        if self._state is SensorState.LOST:
+            if self._attachment.check():
+                self._surveyor.clear()
+                self._next_scan = now
+        if self._attachment.state is SensorState.LOST:
             return
         if self._inbox.overflowed() or now >= self._next_scan:
             self._next_scan = float("inf")
             self._surveyor.begin_whole()
         self._settle(now)
+        self._notice_deafness()
         for _ in range(min(_SIGHTINGS_A_TURN, len(self._ready))):
             self._hand_on(*self._ready.popleft())
         duration_s = self._surveyor.go_on(time.monotonic() + _BITE_S)
         if duration_s is not None:
-            self._first_scan_over = True
             self._next_scan = time.monotonic() + max(self._scan_period(), _SCAN_SHARE * duration_s)
+            self._first_scan_over = True
         self._caught_up = self._first_scan_over and not (self._ready or self._surveyor.busy or self._tracker.waiting)
 
     def _scan_period(self) -> float:
-        polls = self._state is SensorState.POLLING
-        return min(_POLL_PERIOD_S, self._source.rescan_s) if polls else self._source.rescan_s
+        deaf = time.monotonic() < self._deaf_until
+        often = deaf or self._attachment.state is SensorState.POLLING
+        return min(_POLL_PERIOD_S, self._source.rescan_s) if often else self._source.rescan_s
+
+    def _notice_deafness(self) -> None:
+        """When scans find what events did not tell, scan more often for a while, and listen anew."""
+        unheard, self._tracker.unheard = self._tracker.unheard, 0
+        if not unheard or self._attachment.state is not SensorState.LISTENING:
+            return
+        now = time.monotonic()
+        if now >= self._deaf_until:
+            self._report.complain(
+                self._directory,
+                f"{self._directory}: files came without an event (from another host?), so it is scanned every "
+                f"{_POLL_PERIOD_S:g} s for now; set polling = true if it is on a network file system",
+            )
+            self._attachment.renew()
+        self._deaf_until = now + _DEAF_S
+        self._next_scan = min(self._next_scan, now + self._scan_period())
 
     def _time_to_wait(self) -> float:
         now = time.monotonic()
-        if self._state is SensorState.LOST:
+        if self._attachment.state is SensorState.LOST:
             return max(0.0, self._next_health - now)
         if self._ready or self._surveyor.busy:
             return 0.0
@@ -262,8 +272,8 @@ class FileSensor:
             return
         if change is Change.FILE_APPEARED:
             self._tracker.appeared(path, fingerprint, time.monotonic())
-        elif self._tracker.closed(path, fingerprint):
-            self._sight(path, fingerprint)
+        else:
+            self._tracker.closed(path, fingerprint, time.monotonic())
 
     def _settle(self, now: float) -> None:
         for path in self._tracker.due(now, most=_EVENTS_A_TURN):
@@ -326,55 +336,6 @@ class FileSensor:
                 self._report.complain(path, f"{path} cannot be examined: {error}")
             return None
 
-    def _check_directory(self) -> None:
-        """Notice that the directory went away, came back, or is another one now."""
-        try:
-            identity = _identity_of(self._directory)
-            if identity == self._identity and self._state is not SensorState.LOST:
-                if self._listener is None or self._listener.alive:
-                    return
-            elif self._state is not SensorState.LOST:
-                self._report.alarm(f"{self._directory} was replaced by another directory (mounted or unmounted?)")
-            self._attach(identity)
-        except OSError as error:
-            if self._state is not SensorState.LOST:
-                self._detach()
-                self._state = SensorState.LOST
-                self._report.alarm(
-                    f"{self._directory} cannot be watched any more: {error}; it is looked for until it is back"
-                )
-            return
-        self._next_scan = time.monotonic()
-
-    def _attach(self, identity: tuple[int, int]) -> None:
-        recovered = self._state is SensorState.LOST
-        self._detach()
-        self._identity = identity
-        self._state = SensorState.POLLING
-        if not self._source.polling:
-            listener = Listener(self._directory, self._inbox, recursive=self._source.recursive)
-            try:
-                listener.start()
-            except OSError as error:
-                if error.errno not in _NO_MORE_WATCHES:
-                    raise
-                self._report.alarm(
-                    f"{self._directory}: no events can be had ({error}), so it is polled; "
-                    "raise fs.inotify.max_user_instances and max_user_watches"
-                )
-                return
-            self._listener = listener
-            self._state = SensorState.LISTENING
-        self._report.trouble = ""
-        if recovered:
-            _log.warning("%s is back and watched again", self._directory)
-
-    def _detach(self) -> None:
-        listener, self._listener = self._listener, None
-        self._surveyor.clear()
-        if listener is not None:
-            listener.stop()
-
 
 def _is_text(path: str) -> bool:
     try:
@@ -382,10 +343,3 @@ def _is_text(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _identity_of(directory: str) -> tuple[int, int]:
-    status = Path(directory).stat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "not a directory", directory)
-    return status.st_dev, status.st_ino

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from nightglass.sensors.names import NameFilter
@@ -93,6 +93,8 @@ class _Scan:
 
     listings: Iterator[Listing]
     whole: bool
+    note: Callable[[str, Fingerprint, float], None]
+    """How files are told to the tracker: those of which no event told, though it could have, are `Tracker.found`."""
     spent_s: float = 0.0
     names: set[str] = field(default_factory=set)
     """Files found so far in the directory that is being listed."""
@@ -115,6 +117,7 @@ class Surveyor:
         self._report = report
         self._depth = depth
         self._scans: deque[_Scan] = deque()
+        self._surveyed = False
 
     @property
     def busy(self) -> bool:
@@ -123,15 +126,18 @@ class Surveyor:
 
     def begin(self, directory: str) -> None:
         """Look through a directory that is new."""
-        self._scans.append(_Scan(walk(directory, self._names, depth=self._depth), whole=False))
+        listings = walk(directory, self._names, depth=self._depth)
+        self._scans.append(_Scan(listings, whole=False, note=self._tracker.appeared))
 
     def begin_whole(self) -> None:
         """Look through everything."""
-        self._scans.append(_Scan(walk(self._root, self._names, depth=self._depth), whole=True))
+        note = self._tracker.found if self._surveyed else self._tracker.appeared
+        self._scans.append(_Scan(walk(self._root, self._names, depth=self._depth), whole=True, note=note))
 
     def clear(self) -> None:
-        """Give up what is under way."""
+        """Give up what is under way; the next scan of everything is again a first one."""
         self._scans.clear()
+        self._surveyed = False
 
     def go_on(self, until: float) -> float | None:
         """Work until a moment of the monotonic clock.
@@ -153,6 +159,7 @@ class Surveyor:
                 for directory in self._tracker.directories:
                     if directory not in scan.directories and not os.path.lexists(directory):
                         self._tracker.forget_directory(directory)
+                self._surveyed = True
                 return scan.spent_s
         return None
 
@@ -162,7 +169,7 @@ class Surveyor:
             scan.names.add(name)
             path = f"{listing.directory}{os.sep}{name}"
             if self._tracker.is_new(path, fingerprint):
-                self._tracker.appeared(path, fingerprint, moment)
+                scan.note(path, fingerprint, moment)
         if not listing.last:
             return
         if listing.error is None:

@@ -6,7 +6,7 @@ import heapq
 import os
 import stat
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 __all__ = ["Fingerprint", "Tracker"]
@@ -48,10 +48,16 @@ class _Restless:
         As last seen; None when a write was reported since.
     due : float
         When it is looked at next.
+    closed : bool
+        Its writer is done.
+    unheard : bool
+        A scan found it, and no event told of it.
     """
 
     fingerprint: Fingerprint | None
     due: float
+    closed: bool = False
+    unheard: bool = False
 
 
 class Tracker:
@@ -59,10 +65,18 @@ class Tracker:
 
     Parameters
     ----------
+    grace_s : float
+        A file whose writer closed it must keep its fingerprint for this long: many copy programs set its time just
+        after that, which would otherwise look like a change.
     settle_s : float
         A file that appeared without being written under our eyes must keep its fingerprint for this long.
     patience_s : float
         The same for a file that was seen being written and whose close event is expected, and for an empty one.
+
+    Attributes
+    ----------
+    unheard : int
+        How many files came to rest of which scans alone told.
 
     Notes
     -----
@@ -70,12 +84,14 @@ class Tracker:
     the disk is to be dropped with `forget` and `forget_directory`, so that the memory is bounded by what is there.
     """
 
-    def __init__(self, *, settle_s: float, patience_s: float) -> None:
+    def __init__(self, *, settle_s: float, patience_s: float, grace_s: float) -> None:
         self._settle_s = settle_s
         self._patience_s = max(patience_s, settle_s)
+        self._grace_s = min(grace_s, settle_s)
         self._known: dict[str, dict[str, int]] = {}
         self._restless: dict[str, _Restless] = {}
         self._agenda: list[tuple[float, int, str]] = []  # due, time of modification, path
+        self.unheard = 0
 
     @property
     def known(self) -> int:
@@ -98,17 +114,22 @@ class Tracker:
         return self._known.get(directory, {}).get(name) != hash(fingerprint)
 
     def appeared(self, path: str, fingerprint: Fingerprint, now: float) -> None:
-        """Note a file that a scan or a create event showed; nothing happens if it was sighted in this state."""
-        waiting = self._restless.get(path)
-        if waiting is not None:
-            if waiting.fingerprint is not None and waiting.fingerprint != fingerprint:
-                self._wait(path, fingerprint, now + self._rest(fingerprint))
-        elif self.is_new(path, fingerprint):
-            self._wait(path, fingerprint, now + self._rest(fingerprint))
+        """Note a file that an event told of; nothing happens if it was sighted in this state."""
+        self._see(path, fingerprint, now)
+        if path in self._restless:
+            self._restless[path].unheard = False
+
+    def found(self, path: str, fingerprint: Fingerprint, now: float) -> None:
+        """Note a file that a scan came upon; nothing happens if it was sighted in this state."""
+        heard_of = path in self._restless
+        self._see(path, fingerprint, now)
+        if not heard_of and path in self._restless:
+            self._restless[path].unheard = True
 
     def written(self, path: str, now: float) -> None:
         """Note that somebody writes to a file: its close event is the moment to look, unless it never comes."""
         self._wait(path, None, now + self._patience_s)
+        self._restless[path].closed = self._restless[path].unheard = False
 
     def due(self, now: float, *, most: int) -> list[str]:
         """Return files to look at now, older ones first; each must be given to `rested` or `forget` afterwards."""
@@ -129,15 +150,21 @@ class Tracker:
         """Return whether a file that was due is to be sighted now; if it changed meanwhile, it waits once more."""
         waiting = self._restless.get(path)
         if waiting is not None and waiting.fingerprint != fingerprint:
-            self._wait(path, fingerprint, now + self._settle_s)
+            self._wait(path, fingerprint, now + self._rest(fingerprint, waiting))
             return False
         self._restless.pop(path, None)
-        return self.is_new(path, fingerprint)
+        is_new = self.is_new(path, fingerprint)
+        self.unheard += is_new and waiting is not None and waiting.unheard
+        return is_new
 
-    def closed(self, path: str, fingerprint: Fingerprint) -> bool:
-        """Return whether a file whose writer is done (close or rename) is to be sighted; the wait for it is over."""
-        self._restless.pop(path, None)
-        return self.is_new(path, fingerprint)
+    def closed(self, path: str, fingerprint: Fingerprint, now: float) -> None:
+        """Note a file whose writer is done, by close or rename: it is due after the grace."""
+        if not self.is_new(path, fingerprint):
+            self._restless.pop(path, None)
+            return
+        done = _Restless(fingerprint, now, closed=True)
+        self._wait(path, fingerprint, now + self._rest(fingerprint, done))
+        self._restless[path].closed, self._restless[path].unheard = True, False
 
     def sighted(self, path: str, fingerprint: Fingerprint) -> None:
         """Remember that a file was handed on in this state."""
@@ -167,13 +194,24 @@ class Tracker:
         """The directories in which files were sighted."""
         return list(self._known)
 
-    def _rest(self, fingerprint: Fingerprint) -> float:
-        # an empty file was just made by somebody who will write: taking it for whole is rarely right
-        return self._settle_s if fingerprint.size else self._patience_s
+    def _see(self, path: str, fingerprint: Fingerprint, now: float) -> None:
+        waiting = self._restless.get(path)
+        if waiting is None:
+            if self.is_new(path, fingerprint):
+                self._wait(path, fingerprint, now + self._rest(fingerprint))
+        elif waiting.fingerprint not in (None, fingerprint):
+            self._wait(path, fingerprint, now + self._rest(fingerprint, waiting))
+
+    def _rest(self, fingerprint: Fingerprint, waiting: _Restless | None = None) -> float:
+        if not fingerprint.size:
+            return self._patience_s  # somebody just made it and will write: taking it for whole is rarely right
+        return self._grace_s if waiting is not None and waiting.closed else self._settle_s
 
     def _wait(self, path: str, fingerprint: Fingerprint | None, due: float) -> None:
         waiting = self._restless.get(path)
-        self._restless[path] = _Restless(fingerprint, due)
+        self._restless[path] = (
+            _Restless(fingerprint, due) if waiting is None else replace(waiting, fingerprint=fingerprint, due=due)
+        )
         if waiting is None or waiting.due == _HANDED_OUT or due < waiting.due:
             heapq.heappush(self._agenda, (due, fingerprint.mtime_ns if fingerprint else 0, path))
         # else its entry comes up too early and is put off then: a busy writer does not fill the agenda

@@ -17,7 +17,7 @@ import pytest
 from nightglass.config import Source
 from nightglass.model import Sighting
 from nightglass.sensors import FileSensor, SensorState
-from nightglass.sensors.events import Change, Happening, Inbox
+from nightglass.sensors.events import Change, Happening, Inbox, Listener
 from nightglass.simulate import hostile
 
 CONTENT = hostile.tiny()
@@ -212,13 +212,49 @@ def test_reading_a_file_causes_no_sighting(watch: Watch, raw: Path) -> None:
     assert watched.names == ["a.fits"]
 
 
-def test_the_rescan_finds_what_events_missed(watch: Watch, raw: Path) -> None:
-    watched = watch(rescan_s=0.3)
+def test_the_rescan_finds_what_events_missed_and_has_them_come_again(watch: Watch, raw: Path) -> None:
+    watched = watch(rescan_s=0.5)
     watched.rest()
-    watched.sensor._listener.stop()  # as if the kernel's queue had overflowed
-    watched.sensor._listener = None
+    deaf = watched.sensor._attachment._listener
+    assert deaf is not None
+    deaf._observer.unschedule_all()  # as on a network file system, or after the kernel's queue overflowed
+    deaf.__class__ = _SeemsAlive
     (raw / "missed.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["missed.fits"], seconds=3.0)
+    watched.until(lambda: watched.names == ["missed.fits"], seconds=4.0)
+    watched.until(lambda: bool(watched.alarms))
+    assert "polling = true" in watched.alarms[0]
+    watched.rest()
+    (raw / "heard.fits").write_bytes(CONTENT)
+    closed_at = time.monotonic()
+    watched.until(lambda: len(watched.names) == 2, seconds=2.0)
+    assert watched.times[-1] - closed_at < 0.15
+    assert len(watched.alarms) == 1
+
+
+class _SeemsAlive(Listener):
+    alive = True
+
+
+def test_a_copy_that_sets_the_time_afterwards_is_sighted_once(watch: Watch, raw: Path, tmp_path: Path) -> None:
+    watched = watch()
+    watched.rest()
+    (tmp_path / "original.fits").write_bytes(CONTENT)
+    os.utime(tmp_path / "original.fits", (1e9, 1e9))
+    for number in range(20):
+        shutil.copy2(tmp_path / "original.fits", raw / f"{number}.fits")
+    watched.rest()
+    assert sorted(watched.names) == sorted(f"{number}.fits" for number in range(20))
+
+
+def test_permissions_and_times_that_change_are_noticed(watch: Watch, raw: Path) -> None:
+    watched = watch()
+    (raw / "a.fits").write_bytes(CONTENT)
+    watched.until(lambda: len(watched.names) == 1)
+    (raw / "a.fits").chmod(0o600)
+    watched.until(lambda: len(watched.names) == 2, seconds=2.0)
+    os.utime(raw / "a.fits", (1e9, 1e9))
+    watched.until(lambda: len(watched.names) == 3, seconds=2.0)
+    assert watched.sightings[-1].mtime_ns == 10**18
 
 
 def test_a_burst_of_thousands_is_sighted_to_the_last(watch: Watch, raw: Path) -> None:

@@ -19,16 +19,50 @@ def print_of(size: int = 100, mtime: int = 1, inode: int = 7, mode: int = 0o1006
 
 @pytest.fixture
 def tracker() -> Tracker:
-    return Tracker(settle_s=1.0, patience_s=5.0)
+    return Tracker(settle_s=1.0, patience_s=5.0, grace_s=0.1)
 
 
-def test_a_closed_file_is_sighted_at_once_and_once(tracker: Tracker) -> None:
-    assert tracker.closed(PATH, print_of())
-    tracker.sighted(PATH, print_of())
-    assert not tracker.closed(PATH, print_of())
-    assert tracker.closed(PATH, print_of(mtime=2))
-    assert tracker.closed(PATH, print_of(inode=8)), "another file in its place"
-    assert tracker.closed(PATH, print_of(mode=0o100000)), "it may have become readable"
+def closes(tracker: Tracker, fingerprint: Fingerprint, now: float) -> bool:
+    """Close the file, wait for the grace, and say whether it is sighted."""
+    tracker.closed(PATH, fingerprint, now)
+    sighted = [path for path in tracker.due(now + 0.1, most=10) if tracker.rested(path, fingerprint, now + 0.1)]
+    for path in sighted:
+        tracker.sighted(path, fingerprint)
+    return bool(sighted)
+
+
+def test_a_closed_file_is_sighted_after_the_grace_and_once(tracker: Tracker) -> None:
+    assert closes(tracker, print_of(), 0.0)
+    assert not closes(tracker, print_of(), 1.0)
+    assert closes(tracker, print_of(mtime=2), 2.0)
+    assert closes(tracker, print_of(inode=8), 3.0), "another file in its place"
+    assert closes(tracker, print_of(mode=0o100000), 4.0), "it may have become readable"
+    assert not closes(tracker, print_of(size=0), 5.0), "an empty file gets patience"
+
+
+def test_a_time_that_is_set_after_the_close_is_no_change(tracker: Tracker) -> None:
+    tracker.closed(PATH, print_of(), 0.0)
+    tracker.appeared(PATH, print_of(mtime=7), 0.05)
+    assert tracker.due(0.1, most=10) == []
+    assert tracker.due(0.16, most=10) == [PATH]
+    assert tracker.rested(PATH, print_of(mtime=7), 0.16)
+
+
+def test_scans_alone_are_told_from_events(tracker: Tracker) -> None:
+    for path, also in (("/raw/a", None), ("/raw/b", tracker.appeared), ("/raw/c", tracker.closed)):
+        tracker.found(path, print_of(), 0.0)
+        if also:
+            also(path, print_of(), 0.0)
+    tracker.written("/raw/d", 0.0)
+    tracker.found("/raw/d", print_of(), 0.0)
+    now = 0.0
+    while tracker.waiting:
+        now += 0.5
+        for path in tracker.due(now, most=10):
+            if tracker.rested(path, print_of(), now):
+                tracker.sighted(path, print_of())
+    assert tracker.unheard == 1
+    assert tracker.known == 4
 
 
 def test_a_file_that_appeared_must_rest(tracker: Tracker) -> None:
@@ -49,7 +83,7 @@ def test_a_file_being_written_waits_for_its_close(tracker: Tracker) -> None:
         assert tracker.due(0.3 * step, most=10) == []
     assert tracker.waiting == 1
     assert len(tracker._agenda) == 1, "a busy writer does not fill the agenda"
-    assert tracker.closed(PATH, print_of())
+    assert closes(tracker, print_of(), 6.0)
     assert tracker.waiting == 0
     assert tracker.due(100.0, most=10) == []
 
@@ -114,7 +148,7 @@ class Desk:
     """A tracker, the files it is told about, and what it sighted."""
 
     def __init__(self) -> None:
-        self.tracker = Tracker(settle_s=1.0, patience_s=5.0)
+        self.tracker = Tracker(settle_s=1.0, patience_s=5.0, grace_s=0.1)
         self.sizes = {f"/raw/{index}.fits": 0 for index in range(3)}
         self.sightings: dict[str, list[int]] = {path: [] for path in self.sizes}
         self.now = 0.0
@@ -126,8 +160,10 @@ class Desk:
             self.tracker.written(path, self.now)
         elif kind == "appeared":
             self.tracker.appeared(path, fingerprint, self.now)
-        elif self.tracker.closed(path, fingerprint):
-            self.sight(path)
+        elif kind == "closed":
+            self.tracker.closed(path, fingerprint, self.now)
+        else:
+            self.tracker.found(path, fingerprint, self.now)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -140,7 +176,11 @@ class Desk:
         self.tracker.sighted(path, print_of(size=self.sizes[path]))
 
 
-@given(st.lists(st.tuples(st.sampled_from(["appeared", "written", "closed", "wait"]), st.integers(0, 2)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["appeared", "found", "written", "closed", "wait"]), st.integers(0, 2)), max_size=60
+    )
+)
 @settings(max_examples=150, deadline=None)
 def test_every_last_state_is_sighted_exactly_once(events: list[tuple[str, int]]) -> None:
     """Whatever order events come in, after a quiet time the last state of each file was sighted, and none twice."""
