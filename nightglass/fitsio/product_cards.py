@@ -27,7 +27,9 @@ _NUMBER = re.compile(
     r"EQUINOX|EPOCH|WCSAXES|LONPOLE|LATPOLE|MJD-(?:OBS|AVG|BEG|END)|XPOSURE|(?:CRVAL|CRPIX|CDELT|CROTA).*"
     r"|(?:CD|PC)\d_\d|PV\d_\d+"
 )
-_DATE = re.compile(r"'(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.[^']*)?)? *'")
+_DATE = re.compile(r"'(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.[^']*)?)? *'(?!')")
+_SYSTEM = re.compile(r"'(?:ICRS|FK5|FK4|FK4-NO-E|GAPPT) *'(?!')")
+_ZERO = re.compile(r"[+-]?[0.]+(?:[ED].*)? *(?:/.*)?")
 _WCS_AXIS = re.compile(r"(?:CTYPE|CRVAL|CRPIX)([1-9])")
 _WCS_DEFAULTS = {"CTYPE": "", "CRPIX": 0.0, "CRVAL": 0.0}
 """What absent keywords of a coordinate system mean: FITS Standard 4.0, section 8.2."""
@@ -174,6 +176,10 @@ def _fits_type(keyword: str, card: str) -> bool:
     if not value.partition("/")[0].strip() and keyword != "HIERARCH":
         return False  # undefined
     if keyword.startswith("DATE") and not _is_date(value):
+        return False
+    if keyword == "RADESYS" and not _SYSTEM.match(value):
+        return False
+    if keyword.startswith("CDELT") and _ZERO.fullmatch(value):
         return False
     if _TEXT.fullmatch(keyword):
         return value.startswith("'")

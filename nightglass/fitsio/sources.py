@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,6 +172,10 @@ class _Raw(io.RawIOBase):
     """The file on disk, whose bytes are hashed as they are read."""
 
     def __init__(self, path: Path, *, hashing: bool) -> None:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for its writer
+            message = f"{path} is no regular file"
+            raise Rejected(message, remedy="only files are exposures")
         self._file = path.open("rb", buffering=0)
         self.size = os.fstat(self._file.fileno()).st_size
         self.hashes = hashing

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_malformed_headers_are_rejected_by_name_and_value(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("counts", [("PCOUNT  = 4", "GCOUNT  = 1"), ("PCOUNT  = 0", "GCOUNT  = 0")])
+def test_images_have_neither_parameters_nor_groups(tmp_path: Path, limits: Limits, counts: tuple[str, str]) -> None:
+    path = write_cards(tmp_path / "a.fits", "SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0")
+    cards = ("XTENSION= 'IMAGE'", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 3", "NAXIS2  = 4", *counts)
+    path.write_bytes(path.read_bytes() + write_cards(tmp_path / "b", *cards, data=2880).read_bytes())
+    with pytest.raises(Rejected, match="image HDU 1 has PCOUNT"):
+        scan_headers(path, limits)
+
+
 @pytest.mark.parametrize(
     ("content", "error", "said"),
     [
@@ -113,6 +123,9 @@ def test_a_directory_is_no_file(tmp_path: Path, limits: Limits) -> None:
         scan_headers(tmp_path / "x.fits", limits)
     with pytest.raises(Retryable, match="cannot be read"):
         scan_headers(tmp_path / "gone.fits", limits)
+    os.mkfifo(tmp_path / "pipe.fits")
+    with pytest.raises(Rejected, match="no regular file"):
+        scan_headers(tmp_path / "pipe.fits", limits)
 
 
 def test_headers_without_end_are_bounded(tmp_path: Path) -> None:

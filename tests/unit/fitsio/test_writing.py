@@ -166,6 +166,10 @@ def test_raw_headers_become_legal(product: Path, make_image: Make, verified: Ver
         "CD1_1   =                  0.1",
         "CROTA2  =                  0.1",
         "NOTHING =",
+        "DATE-OBS= '2017-02-30T00:00:00'",
+        "DATE-END= '2017-02-28T00:00:00.5-0700'",
+        "RADESYS = 'J2000'",
+        "CDELT1  = 0.0",
         "DETECTOR= 'another'",
         "HIERARCH ESO DET ID = 'x' / long",
         "LONG    = 'abc&'",
@@ -180,7 +184,8 @@ def test_raw_headers_become_legal(product: Path, make_image: Make, verified: Ver
     assert (sci["BITPIX"], sci["NAXIS1"], sci["DETECTOR"], sci["OBSTYPE"]) == (-32, 30, "ccd1", "OBJECT")
     assert (sci["EQUINOX"], sci["RADESYS"], sci["LONG"], sci["ESO DET ID"]) == (2000.0, "FK5", "abcdef", "x")
     assert (sci["WCSAXES"], sci["CRVAL1"], sci["CTYPE2"], sci["STEP"]) == (3, 0.0, "", 1.5)
-    assert not {"BZERO", "TTYPE1", "ZIMAGE", "CD1_1", "CROTA2", "OBJECT", "EPOCH"} & set(sci)
+    assert sci["DATE-END"] == "2017-02-28T00:00:00.5-0700"
+    assert not {"DATE-OBS", "CDELT1", "BZERO", "TTYPE1", "ZIMAGE", "CD1_1", "CROTA2", "OBJECT", "EPOCH"} & set(sci)
     kept = "\n".join(sci["COMMENT"])
     for lost in (
         "OBSTYPE =                    1",
