@@ -172,10 +172,6 @@ class Flights:
             for ref in group.refs
         )
 
-    def holding(self) -> set[str]:
-        """Return the exposures whose leases are in the air."""
-        return {each for flight in self._flights.values() for ids in flight.pending.values() for each in ids}
-
     def verdicts(self, now: float) -> tuple[Verdict, ...]:
         """Return the flights that are in trouble now."""
         return tuple(verdict for flight in self._flights.values() if (verdict := _judge(flight, now)) is not None)

@@ -169,6 +169,8 @@ class Launcher:
         for group_id, members in groups.items():
             queued = self.queue.get(group_id)
             ids = dict.fromkeys([*(queued.members if queued else ()), *(member.exposure_id for member in members)])
+            if queued is not None and len(ids) == len(queued.members):
+                continue
             first = members[0]
             self.queue.add(
                 ReadyItem(

@@ -178,6 +178,14 @@ def test_a_replaced_file_is_reduced_again_and_a_retried_one_too(site: Site) -> N
         changed_at = entry.times["reduced"]
         site.ledger.retry([entry.key], owner="a person")
         site.wait(lambda: site.ledger.find(str(target)).times.get("reduced", 0) > changed_at, what="a person's retry")
+        broken = site.raw / "garbage.fits"
+        garbage(broken)
+        twice = [State.SEEN, State.REJECTED] * 2
+        site.wait(lambda: site.states().get(broken.name) is State.REJECTED, what="the rejection")
+        site.ledger.retry([str(broken)])
+        site.wait(
+            lambda: [event.after for event in site.ledger.history(str(broken))] == [*rejected * 2], what="a retry"
+        )
 
 
 def test_a_late_member_joins_its_closed_group(site: Site) -> None:
@@ -189,6 +197,7 @@ def test_a_late_member_joins_its_closed_group(site: Site) -> None:
         site.wait(lambda: list(site.states().values()) == [State.COMPLETE] * 3, what="three of four")
         watch._parts.collector.flush()  # instead of waiting for the time-out of minutes
         site.wait(site.reduced(3), what="an incomplete group")
+    with site.live():  # another watch knows the closed group from the ledger
         rsync_like(site.raw / late.name, late.read_bytes())
         site.wait(site.reduced(4), what="the late member")
     (group,) = site.ledger.groups(NIGHT, "lynx", rule="dither")
