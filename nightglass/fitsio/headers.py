@@ -96,8 +96,12 @@ def scan_headers(path: Path, limits: Limits) -> tuple[HduInfo, ...]:
 
 def growing(path: Path, source: ByteSource, wanted: int) -> Retryable:
     """Make the error that says how far a file has come."""
-    what = "uncompressed bytes" if source.compressed else "bytes"
-    message = f"{path}: still growing, {source.position} of {wanted} {what}"
+    have = (
+        f"{source.position} of {wanted} uncompressed bytes"
+        if source.compressed
+        else f"{source.raw_size} of {wanted} bytes"
+    )
+    message = f"{path}: still growing, {have}"
     return Retryable(message, remedy="it is tried again when the file changes")
 
 

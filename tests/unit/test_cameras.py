@@ -12,8 +12,10 @@ from astropy.io import fits
 from nightglass.config import Camera, Limits, Site, load_camera, packaged_cameras
 from nightglass.dialects import describe
 from nightglass.errors import Rejected
-from nightglass.fitsio import inspect, read_raw
+from nightglass.fitsio import inspect, read_raw, write_product
+from nightglass.fitsio.detectors import parse_section
 from nightglass.model import CALIBRATION_KINDS, ExposureRef, Kind, Night
+from nightglass.steps import StepContext, run_steps
 
 LISTS = {"realtime", "default", "postprocess"}
 
@@ -158,3 +160,33 @@ def test_packed_frames_are_the_same_exposure(name: str, tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(path.read_bytes()))
     refs = [reference(item, load_camera(name)) for item in (path, packed)]
     assert len({(ref.exposure_id, ref.kind, ref.started_at, ref.detector) for ref in refs}) == 1
+
+
+def frame_shape(camera: Camera) -> tuple[int, int]:
+    """Return rows and columns that hold all sections of the camera file."""
+    sections = [
+        section
+        for detector in camera.detectors
+        for amplifier in detector.amplifiers
+        for text in (amplifier.data, amplifier.overscan)
+        if text and (section := parse_section(text))
+    ]
+    return max([100, *(rows.stop for rows, _ in sections)]), max([120, *(columns.stop for _, columns in sections)])
+
+
+@pytest.mark.parametrize("kind", [Kind.BIAS, Kind.SCIENCE])
+def test_it_reduces_a_synthetic_exposure(camera: Camera, kind: Kind, tmp_path: Path) -> None:
+    shape = frame_shape(camera)
+    cards = [(keyword, 1) for keyword in camera.header.required]
+    cards += [("EXPTIME", 2.0), ("DATE-OBS", "2026-08-22T03:00:00"), ("DATE-BEG", "2026-08-22T03:00:00")]
+    path = tmp_path / "a.fits"
+    pixels = np.random.default_rng(9).normal(1000, 5, shape).astype(np.uint16)
+    fits.PrimaryHDU(pixels, fits.Header(dict(cards))).writeto(path)
+    ref = reference(path, camera)
+    for image in read_raw(path, camera, Limits()):
+        context = StepContext(camera=camera, ref=ref)
+        reduced = run_steps(image, camera.step_list("realtime", kind), context)
+        assert reduced.unit == "electron"
+        assert np.isfinite(reduced.data).all()
+        assert all(view.overscan is None for view in reduced.amplifiers)
+        write_product(tmp_path / "product.fits", [reduced], cards={})
