@@ -68,7 +68,11 @@ class Executor(Protocol):
         """Take a job. Problems are told by a report (ENDED with an error), never raised."""
 
     def poll(self) -> Iterable[JobReport]:
-        """Return the reports since the last call, in order, without waiting."""
+        """Return the reports since the last call, in order, without waiting.
+
+        When the executor loses its runner by itself, not by `restart`, it ends each job that was in it with an
+        error, so that the watch gives their exposures to somebody else at once.
+        """
 
     def cancel(self, job_id: str) -> None:
         """Forget a job: the watch took it back and gives it to somebody else.

@@ -32,8 +32,9 @@ _log = logging.getLogger(__name__)
 
 _RESTART_GRACE_S = 2.0
 """For library calls that are under way in an executor that is to be restarted."""
+_GROUP_PATIENCE_S = 10.0
 _PATIENCE_S = 30.0
-"""For masters and stages that were begun when the breaker opened."""
+"""For groups, and for masters and stages, that were begun when the breaker opened."""
 _LONG_JOB = 20
 """Masters and stages may take so many times as long as one exposure without a word."""
 
@@ -132,7 +133,7 @@ class Launcher:
                     self._retreat(now, change.reason)
         for verdict in self.flights.verdicts(now):
             self._sentence(verdict, now)
-        if self.breaker.state is BreakerState.OPEN and now - self.breaker.since > _PATIENCE_S:
+        if self.breaker.state is BreakerState.OPEN:
             self._give_up_waiting(now)
         self._restart_if_due(now)
 
@@ -323,11 +324,19 @@ class Launcher:
         self.settle(now)
 
     def _give_up_waiting(self, now: float) -> None:
-        """Take back masters and stages that hang between two calls: no ledger row says how far they are."""
-        hanging = [flight for flight in self.flights if not flight.dark and flight.job.kind is not JobKind.GROUP]
-        for flight in hanging:
-            self._take_back(flight, self.breaker.reason)
-        if hanging:
+        """Take back what was begun when the breaker opened and does not come forward: its runner may be dead.
+
+        A call that runs after all is fenced; nothing but its time is lost.
+        """
+        for flight in self.flights:
+            is_group = flight.job.kind is JobKind.GROUP
+            patience_s = _GROUP_PATIENCE_S if is_group else _PATIENCE_S
+            idle_s = now - max(flight.progress_at, self.breaker.since)
+            if flight.dark or flight.done_at is not None or idle_s <= patience_s:
+                continue
+            if self.main is not None:
+                self.main.cancel(flight.job.job_id)
+            self._take_back(flight, f"it did not end within {patience_s:g} s: {self.breaker.reason}")
             self._restart_by = now + _RESTART_GRACE_S if self._restart_by is None else self._restart_by
 
     def _restart_if_due(self, now: float) -> None:

@@ -195,6 +195,21 @@ def test_a_stage_that_is_taken_back_is_told_like_one_that_failed(stand: Stand) -
     ]
 
 
+def test_what_was_begun_in_a_runner_that_died_is_given_to_the_dark_after_a_while(stand: Stand) -> None:
+    stand.stock(1)
+    stand.turn(0)
+    (job,) = stand.main.jobs
+    stand.main.say(job, JobPhase.WORKING)
+    stand.turn(0.1)
+    stand.main.healthy = False
+    stand.turn(1)
+    stand.turn(10.5)
+    assert stand.dark.jobs == []
+    stand.turn(11.5)
+    assert [each.groups[0].group_id for each in stand.dark.jobs] == [job.groups[0].group_id]
+    assert next(stand.ledger.entries()).attempts == 1
+
+
 def test_masters_that_hang_while_the_executor_is_away_are_given_to_the_dark(stand: Stand) -> None:
     stand.launcher.start(JobKind.MASTERS, "lynx", NIGHT, now=0)
     stand.main.say(stand.main.jobs[0], JobPhase.WORKING)
@@ -204,6 +219,7 @@ def test_masters_that_hang_while_the_executor_is_away_are_given_to_the_dark(stan
     stand.turn(30)
     assert stand.ended == []
     stand.turn(32)
+    stand.turn(32.1)
     assert stand.main.restarts == 1
     assert len(stand.ended) == 1
     assert len(stand.launcher.flights) == 0
