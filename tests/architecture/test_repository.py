@@ -47,3 +47,15 @@ def test_every_packaged_camera_loads_and_names_its_lists(name: str) -> None:
     assert {"realtime", "default", "postprocess"} <= set(camera.steps)
     for listed in camera.steps:
         assert camera.step_list(listed, Kind.SCIENCE)
+
+
+def test_pages_show_and_link_only_what_is_there() -> None:
+    link = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}: {target}"
+        for path in repository_files()
+        if path.suffix == ".md"
+        for target in link.findall(path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
+    assert wrong == []
