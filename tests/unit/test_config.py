@@ -67,7 +67,8 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(p
         "NIGHTGLASS_SMTP_PASSWORD": "secret",
     }
     observatory = load_observatory(
-        environment=environment, overrides={"night": {"final": "48h"}, "site": {"name": None}, "limits": {"hdus": None}, "log_level": None}
+        environment=environment,
+        overrides={"night": {"final": "48h"}, "site": {"name": None}, "limits": {"hdus": None}, "log_level": None},
     )
     assert observatory.root == Path("/data/elsewhere")
     assert observatory.night.final == "48h"

@@ -28,7 +28,8 @@ PARENT = """
 import os, sys, time
 from pathlib import Path
 from deployments.processes import spawn
-child = spawn("sleeper", ["python", "-c", "import time; time.sleep(60)"], environment=dict(os.environ), log=Path(sys.argv[1]))
+command = ["python", "-c", "import time; time.sleep(60)"]
+child = spawn("sleeper", command, environment=dict(os.environ), log=Path(sys.argv[1]))
 print(child.pid, flush=True)
 time.sleep(60)
 """
