@@ -174,10 +174,16 @@ class Postprocess:
             text=report.text,
             html=report.html,
             attachments=tuple(path for path in (log, *report.attachments) if path.exists()),
-            key=f"{self.camera.name}/{self.night}/{self.stage.value}",
+            key=f"{self.camera.name}/{self.night}/{self.stage.value}/{self._due}",
         )
         outbox = Outbox(layout.run / "outbox", self.observatory.notices)
         outbox.put(notice)
+
+    @property
+    def _due(self) -> str:
+        """When the stage was due: a night that was opened again is told of again."""
+        record = self.ledger.find_night(self.night, self.camera.name)
+        return f"{record.stage(self.stage).due:%Y%m%dT%H%M%S}" if record else ""
 
     def finish(self, summary: StageSummary) -> None:
         """Record the stage as done; final closes the night."""
