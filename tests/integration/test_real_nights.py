@@ -114,7 +114,7 @@ def test_kast_calibrates_as_ccdproc_does(real_data: Path, tmp_path: Path) -> Non
     good = (mask == 0) & np.isfinite(wanted)
     difference = np.abs(ours[good] - wanted[good]) / np.maximum(np.abs(wanted[good]), 50)
     assert np.median(difference) < 1e-3
-    assert np.percentile(difference, 99) < 2e-2
+    assert np.percentile(difference, 95) < 2e-3  # our clip leaves out a few values that the mean of three keeps
     _verified(root)
 
 
