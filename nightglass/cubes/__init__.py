@@ -1,0 +1,1 @@
+"""FITS data cubes: planned from headers, moved as bytes, joined when compressed, verified, and taken apart again."""
