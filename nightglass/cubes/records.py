@@ -108,7 +108,7 @@ class CubeRequest:
     keep_cards : bool
         Store every header card of every frame, so that frames come back whole.
     mode : str
-        ``shared``: workers see the frames and the cube; ``gather``: workers see the frames only, and this process writes.
+        ``shared``: workers see the frames and the cube; ``gather``: they see the frames only, and this process writes.
     durable : bool
         Sync to disk before the cube gets its name.
     verify : bool
@@ -289,7 +289,7 @@ class ImagePlan:
     name : str
         EXTNAME; ``NAME_2`` and so on where the source changed its shape.
     header : Header
-        Cards beyond the structural ones, which the writer adds: NAXIS.., BSCALE, BZERO, BLANK, EXTNAME, Z-cards, checksums.
+        Cards beyond the structural ones, which the writer adds: NAXIS.., BSCALE, BZERO, BLANK, EXTNAME, checksums.
     format : PixelFormat
         Of the cube.
     planes : tuple of int
