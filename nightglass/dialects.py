@@ -111,12 +111,18 @@ class _Reader:
         return find_start(self.rules.times, self.lookup, exposure_time_s=seconds, where=str(self.path))
 
     def number(self) -> tuple[int | None, str]:
-        for keyword in self.rules.number:
+        return self._numbered(self.rules.number, self.rules.number_from_name)
+
+    def frame(self) -> tuple[int | None, str]:
+        return self._numbered(self.rules.frame, self.rules.frame_from_name)
+
+    def _numbered(self, keywords: Sequence[str], from_name: str) -> tuple[int | None, str]:
+        for keyword in keywords:
             number = _integer(self.lookup(keyword))
             if number is not None and 0 <= number < _MAX_NUMBER:
                 return number, keyword
-        if self.rules.number_from_name:
-            found = _pattern(self.rules.number_from_name).search(self.path.name)
+        if from_name:
+            found = _pattern(from_name).search(self.path.name)
             if found and found.groups() and found[1].isdecimal() and len(found[1]) <= len(str(_MAX_NUMBER)) - 1:
                 return int(found[1]), "file name"
         return None, ""
@@ -181,12 +187,13 @@ def describe(
     plans = reader.detectors()
     seconds, _ = reader.exposure_time()
     start = reader.start(seconds)
-    moment = start.moment if start else datetime.fromtimestamp(mtime, tz=UTC)
+    moment = start.moment if start else datetime.fromtimestamp(mtime, UTC)
     night = night or night_of(moment, site)
     detector = plans[0].name if len(plans) == 1 else ""
     position, count = reader.group()
+    whole, part, frame = _names(reader, f"{camera.name}/{night}", detector, content_id)
     return ExposureRef(
-        exposure_id=f"{camera.name}/{night}/{_name(reader, detector, content_id)}",
+        exposure_id=f"{whole}{part}",
         night=night,
         camera=camera.name,
         kind=reader.kind(seconds)[0],
@@ -202,16 +209,21 @@ def describe(
         readout=reader.text(camera.header.readout).text,
         group_number=position,
         group_count=count,
+        parent=whole if part else "",
+        frame=frame,
     )
 
 
-def _name(reader: _Reader, detector: str, content_id: str) -> str:
+def _names(reader: _Reader, place: str, detector: str, content_id: str) -> tuple[str, str, int | None]:
+    """Return the id of the exposure, what is added to it for a file that is a part of it, and its frame."""
     number, _ = reader.number()
     if number is None:
-        return f"{sanitize(_SUFFIX.sub('', reader.path.name))}-{content_id[:_HASH_LENGTH]}"
-    # detectors of one read-out that come as files of their own share its number
+        return f"{place}/{sanitize(_SUFFIX.sub('', reader.path.name))}-{content_id[:_HASH_LENGTH]}", "", None
+    # detectors of one read-out, and frames of one exposure, that come as files of their own share its number
     apart = detector and any(rule.members == "detectors" for rule in reader.camera.groups)
-    return f"{number}-{sanitize(detector)}" if apart else str(number)
+    frame, _ = reader.frame()
+    part = f"-{sanitize(detector)}" if apart else ""
+    return f"{place}/{number}", part if frame is None else f"{part}-f{frame:04d}", frame
 
 
 def tour(path: Path, camera: Camera, limits: Limits | None = None) -> list[tuple[str, str, str]]:
@@ -236,6 +248,7 @@ def tour(path: Path, camera: Camera, limits: Limits | None = None) -> list[tuple
         _row("kind", lambda: _pair(*reader.kind(seconds))),
         _row("start", lambda: _start_row(reader.start(seconds))),
         _row("number", lambda: _pair(*reader.number())),
+        _row("frame", lambda: _pair(*reader.frame())),
         _row("target", lambda: reader.text(rules.target)),
         _row("filter", lambda: reader.text(rules.filter)),
         _row("binning", reader.binning),
@@ -306,4 +319,6 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text, re.IGNORECASE)
     except re.error as error:
         message = f"{text!r} in the camera file is no regular expression: {error}"
-        raise Misconfigured(message, remedy="correct header.kinds or header.number_from_name") from None
+        raise Misconfigured(
+            message, remedy="correct header.kinds, header.number_from_name or header.frame_from_name"
+        ) from None

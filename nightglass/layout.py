@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightglass.model import ExposureRef, MasterRef, Night, Stage, sanitize
+from nightglass.model import Content, ExposureRef, MasterRef, Night, Stage, sanitize
 
 __all__ = ["Layout"]
 
@@ -76,5 +76,16 @@ class Layout:
         return self.night(camera, night) / "logs" / f"{night.label}.log"
 
     def archive(self, camera: str, night: Night, exposure: str) -> Path:
-        """Return the directory of the archived cube of an exposure."""
-        return self.night(camera, night) / "archive" / sanitize(exposure)
+        """Return the directory of the archived cubes of an exposure; a number is written with eight digits."""
+        return self.night(camera, night) / "archive" / _eight(exposure)
+
+    def cube(
+        self, camera: str, night: Night, exposure: str, *, role: str, content: Content, compressed: bool = False
+    ) -> Path:
+        """Return the cube of an exposure, by the last part of its id: ``<role>-<exposure>.fits``."""
+        stem = f"{sanitize(role)}-{_eight(exposure)}" + ("" if content is Content.RAW else f"-{content.value}")
+        return self.archive(camera, night, exposure) / f"{stem}.fits{'.fz' if compressed else ''}"
+
+
+def _eight(exposure: str) -> str:
+    return f"{int(exposure):08d}" if exposure.isdecimal() and exposure.isascii() else sanitize(exposure)

@@ -19,6 +19,7 @@ from nightglass.errors import Misconfigured
 __all__ = [
     "CALIBRATION_KINDS",
     "DQ",
+    "Content",
     "ExposureRef",
     "Kind",
     "MasterRef",
@@ -92,6 +93,13 @@ class ProductKind(enum.StrEnum):
     MASTER = "master"
     STACK = "stack"
     REPORT = "report"
+
+
+class Content(enum.StrEnum):
+    """What the cube of an exposure is made of."""
+
+    RAW = "raw"
+    REDUCED = "reduced"
 
 
 class DQ(enum.IntFlag):
@@ -205,6 +213,10 @@ class ExposureRef(_Record):
         Hash of the bytes of the file, see `nightglass.fitsio`.
     group_number, group_count : int
         Position in its dither set (from 1) and the size of the set; 0 when the header gives none.
+    parent : str
+        Id of the exposure of which the file is only a part, one frame or one detector; empty: it is all of it.
+    frame : int or None
+        Its number among the frames of `parent`, where each frame is a file of its own.
     """
 
     exposure_id: str
@@ -224,6 +236,8 @@ class ExposureRef(_Record):
     group_number: int = 0
     group_count: int = 0
     revision: int = 1
+    parent: str = ""
+    frame: int | None = None
 
     @property
     def name(self) -> str:

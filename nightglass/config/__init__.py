@@ -1,5 +1,6 @@
 """Typed configuration: the observatory file and the camera files."""
 
+from nightglass.config.archive import Archive, ArchiveKeywords, Purge
 from nightglass.config.camera import (
     Amplifier,
     CalibrationRule,
@@ -31,6 +32,8 @@ from nightglass.config.section import Section, choose, load_toml, validate
 
 __all__ = [
     "Amplifier",
+    "Archive",
+    "ArchiveKeywords",
     "CalibrationRule",
     "Camera",
     "Cluster",
@@ -45,6 +48,7 @@ __all__ = [
     "Notices",
     "Observatory",
     "Prefect",
+    "Purge",
     "QualityRule",
     "Reduction",
     "Section",

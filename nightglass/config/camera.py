@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nightglass.config.archive import ArchiveKeywords
 from nightglass.config.section import Section, choose
 from nightglass.model import Kind, Quality
 
@@ -67,6 +68,10 @@ class Dialect(Section):
     """Exposure number; without one the id is made of file name and content."""
     number_from_name: str = ""
     """Regular expression with one group that finds the number in the file name, used when no keyword has it."""
+    frame: Keywords = ()
+    """Number of a file among the frames of its exposure, for cameras that write each frame to a file of its own."""
+    frame_from_name: str = ""
+    """Regular expression with one group that finds that number in the file name, used when no keyword has it."""
     target: Keywords = ("OBJECT", "TARGET")
     filter: Keywords = ("FILTER", "FILTER1", "FILTERID", "FILTNAM")
     exposure_time: Keywords = ("EXPTIME", "EXPOSURE", "EXP_TIME", "ITIME")
@@ -239,6 +244,7 @@ class Camera(Section):
     calibrations: dict[Kind, CalibrationRule] = Field(default_factory=dict)
     groups: tuple[GroupRule, ...] = ()
     quality: tuple[QualityRule, ...] = ()
+    archive: ArchiveKeywords = ArchiveKeywords()
     steps: dict[str, dict[str, StepList]]
     """List name -> kind (or ``default``) -> steps."""
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from nightglass.config.archive import Archive
 from nightglass.config.section import Section
 from nightglass.errors import Misconfigured
 
@@ -227,6 +228,7 @@ class Observatory(Section):
     cluster: Cluster = Cluster()
     prefect: Prefect = Prefect()
     notices: Notices = Notices()
+    archive: Archive = Archive()
     limits: Limits = Limits()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -194,3 +194,18 @@ def test_a_configuration_does_not_change() -> None:
     camera = validate(Camera, {"name": "owl", "steps": {}}, where="x")
     with pytest.raises(Exception, match="frozen"):
         camera.gain = 2.0  # type: ignore[misc]
+
+
+def test_a_wrong_archive_section_is_told_with_choices_and_a_suggestion() -> None:
+    with pytest.raises(Misconfigured, match=r"archive\.compress: .*'rice'.*got 'rise'"):
+        validate(Observatory, {"archive": {"compress": "rise"}}, where="file")
+    with pytest.raises(Misconfigured, match=r"archive\.purge\.age_day.*did you mean 'age_days'"):
+        validate(Observatory, {"archive": {"purge": {"age_day": 3}}}, where="file")
+    with pytest.raises(Misconfigured, match=r"archive\.metdata.*did you mean 'metadata'"):
+        validate(Camera, {"name": "x", "steps": {}, "archive": {"metdata": ["A"]}}, where="file")
+
+
+def test_nothing_is_purged_unless_asked_for() -> None:
+    archive = Observatory().archive
+    assert (archive.when, archive.what, archive.purge.active) == ("final", "raw", False)
+    assert Observatory.model_validate({"archive": {"purge": {"age_days": 30}}}).archive.purge.active

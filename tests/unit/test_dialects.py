@@ -208,3 +208,23 @@ def test_a_camera_file_can_be_tried(described: Describe, tmp_path: Path) -> None
     assert "gain 2" in rows["amplifier 1"][1]
     bad = camera(detectors=[{"name": "x", "hdu": "NONE"}])
     assert tour(tmp_path / "frame_0007.fits", bad)[-1][0] == "detectors"
+
+
+def test_files_of_one_frame_each_are_parts_of_an_exposure(described: Describe) -> None:
+    this = camera({"number_from_name": r"-(\d{8})", "frame": ["FRAMENO"], "frame_from_name": r"-(\d{4})\.fits"})
+    named = described({}, this, name="guide-00070965-0003.fits.fz")
+    assert (named.exposure_id, named.parent, named.frame) == ("test/20260821/70965-f0003", "test/20260821/70965", 3)
+    by_card = described({"FRAMENO": 12}, this, name="guide-00070965-0003.fits.fz")
+    assert (by_card.name, by_card.frame) == ("70965-f0012", 12)
+    whole = described({}, this, name="guide-00070965.fits.fz")
+    assert (whole.exposure_id, whole.parent, whole.frame) == ("test/20260821/70965", "", None)
+    assert ExposureRef.from_json(named.to_json()) == named
+
+
+def test_files_of_one_detector_each_are_parts_of_an_exposure(described: Describe) -> None:
+    rule = {"name": "mosaic", "members": "detectors", "expected": ["a", "b"]}
+    this = camera({"number": ["EXPNUM"], "detector": ["DETECTOR"], "frame": ["FRAMENO"]}, groups=[rule])
+    ref = described({"EXPNUM": 7, "DETECTOR": "b"}, this)
+    assert (ref.exposure_id, ref.parent) == ("test/20260821/7-b", "test/20260821/7")
+    ref = described({"EXPNUM": 7, "DETECTOR": "b", "FRAMENO": 0}, this)
+    assert (ref.exposure_id, ref.parent, ref.frame) == ("test/20260821/7-b-f0000", "test/20260821/7", 0)
