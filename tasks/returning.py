@@ -41,3 +41,4 @@ def _return_own(ledger: Ledger, role: str, reason: str) -> None:
     if owners:
         ledger.revoke(owners=owners, reason=reason)
         ledger.revoke_stages(owners=owners)
+        ledger.revoke_archives(owners=owners, reason=reason)

@@ -1,5 +1,6 @@
 """The ledger: nothing lost, nothing twice."""
 
+from nightglass.ledger.archive_records import ArchivedFile, ArchiveLease, ArchiveRecord, ArchiveState
 from nightglass.ledger.ledger import Ledger
 from nightglass.ledger.records import (
     FINAL_STATES,
@@ -20,6 +21,10 @@ from nightglass.ledger.records import (
 
 __all__ = [
     "FINAL_STATES",
+    "ArchiveLease",
+    "ArchiveRecord",
+    "ArchiveState",
+    "ArchivedFile",
     "Difference",
     "DifferenceKind",
     "Entry",

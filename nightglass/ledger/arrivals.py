@@ -29,7 +29,14 @@ _FORGOTTEN: dict[str, Any] = dict.fromkeys(
     )
 )
 """What a replaced file makes void; the exposure id stays reserved."""
-_BLANK: dict[str, Any] = {**_FORGOTTEN, "exposure_id": None, "token": None, "owner": None, "lease_until": None}
+_BLANK: dict[str, Any] = {
+    **_FORGOTTEN,
+    "exposure_id": None,
+    "parent": None,
+    "token": None,
+    "owner": None,
+    "lease_until": None,
+}
 
 _SAME_CONTENT = (
     entries.c.night == bindparam("night"),
@@ -254,10 +261,11 @@ def _complete(transaction: Transaction, row: Row, ref: ExposureRef, *, at: float
     former = _former(connection, row)
     if former is not None and former["content_id"] == ref.content_id:
         return _restore(transaction, row, former, at=at)
-    exposure_id = ref.exposure_id
+    exposure_id, parent = ref.exposure_id, ref.parent
     if _ID_TAKEN.one(connection, of_key=row["key"], exposure_id=exposure_id) is not None:
-        exposure_id = f"{exposure_id}-{ref.content_id[:8]}"
-    final = replace(ref, exposure_id=exposure_id, revision=row["revision"])
+        # in a cube of the other's exposure one of the two would have no place
+        exposure_id, parent = f"{exposure_id}-{ref.content_id[:8]}", ""
+    final = replace(ref, exposure_id=exposure_id, parent=parent, revision=row["revision"])
     return transaction.move(
         row,
         Move.COMPLETE,
@@ -266,6 +274,7 @@ def _complete(transaction: Transaction, row: Row, ref: ExposureRef, *, at: float
         size=ref.size,
         content_id=ref.content_id,
         exposure_id=exposure_id,
+        parent=parent or None,
         kind=ref.kind.value,
         ref=as_json(final.to_json()),
         complete_at=at,
@@ -308,6 +317,7 @@ def _duplicate(transaction: Transaction, row: Row, ref: ExposureRef, twin: Row, 
         night=ref.night.label,
         content_id=ref.content_id,
         exposure_id=None,  # what the file had been before is no more
+        parent=None,
         complete_at=at,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Self
 
+from nightglass.ledger.archives import Archives
 from nightglass.ledger.arrivals import Arrivals
 from nightglass.ledger.catalogue import Catalogue
 from nightglass.ledger.leases import Leases
@@ -25,13 +26,15 @@ class Ledger:
     """Nothing lost, nothing twice: the one truth about exposures.
 
     It may be used by several threads, and one database by several processes; they meet only here. Each method is
-    one transaction. The methods live in six parts, and are lifted from there:
+    one transaction. The methods live in seven parts, and are lifted from there:
 
     ================== ============================================================================================
     `Arrivals`         see, see_many, complete, reject, fail, wait, skip, retry
     `Leases`           group, ready, claim, claim_again, extend, commit, give_back, sweep, revoke, running
     `Stages`           open_night, find_night, nights, open_nights, close_night, reopen, reset_stage, stages_due,
                        claim_stage, extend_stage, finish_stage, fail_stage, revoke_stages
+    `Archives`         members, request_archive, claim_archive, extend_archive, commit_archive, give_back_archive,
+                       revoke_archives, mark_purged, find_archive, archives, archive_counts
     `Catalogue`        add_product, products, products_of, add_master, masters, find_master, record_run, unreported,
                        mark_reported
     `Queries`          find, refs, entries, latest, pending, counts, latencies, lag, waiting_reasons, errors, groups,
@@ -59,6 +62,7 @@ class Ledger:
         self._lift_arrivals(Arrivals(store, clock))
         self._lift_leases(Leases(store, clock))
         self._lift_stages(Stages(store, clock))
+        self._lift_archives(Archives(store, clock))
         self._lift_catalogue(catalogue)
         self._lift_queries(queries)
         self._lift_remarks(Remarks(store))
@@ -157,6 +161,19 @@ class Ledger:
         self.finish_stage = stages.finish_stage
         self.fail_stage = stages.fail_stage
         self.revoke_stages = stages.revoke_stages
+
+    def _lift_archives(self, archives: Archives) -> None:
+        self.members = archives.members
+        self.request_archive = archives.request_archive
+        self.claim_archive = archives.claim_archive
+        self.extend_archive = archives.extend_archive
+        self.commit_archive = archives.commit_archive
+        self.give_back_archive = archives.give_back_archive
+        self.revoke_archives = archives.revoke_archives
+        self.mark_purged = archives.mark_purged
+        self.find_archive = archives.find_archive
+        self.archives = archives.archives
+        self.archive_counts = archives.archive_counts
 
     def _lift_catalogue(self, catalogue: Catalogue) -> None:
         self.add_product = catalogue.add_product

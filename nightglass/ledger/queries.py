@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, or_, select
 
+from nightglass.ledger.archive_records import ArchiveState
 from nightglass.ledger.records import Entry, ErrorSummary, Event, GroupRecord
 from nightglass.ledger.rows import as_entry, by_exposures, find
 from nightglass.ledger.statements import Row
 from nightglass.ledger.store import Store
-from nightglass.ledger.tables import counters, entries, events, groups, stages
+from nightglass.ledger.tables import archives, counters, entries, events, groups, stages
 from nightglass.model import ExposureRef, Kind, Night, State
 
 __all__ = ["Queries"]
@@ -198,11 +199,12 @@ class Queries:
             return tuple(_as_event(row) for row in connection.execute(statement).mappings())
 
     def holders(self) -> tuple[str, ...]:
-        """Return the owners of all leases, on exposures and on stages."""
+        """Return the owners of all leases: on exposures, stages and archives."""
         running = select(entries.c.owner).where(entries.c.active_state == State.RUNNING.value)
         staging = select(stages.c.owner).where(stages.c.owner.is_not(None))
+        archiving = select(archives.c.owner).where(archives.c.active_state == ArchiveState.RUNNING.value)
         with self._store.read() as connection:
-            found = {*connection.execute(running).scalars(), *connection.execute(staging).scalars()}
+            found = {owner for each in (running, staging, archiving) for owner in connection.execute(each).scalars()}
         return tuple(sorted(owner for owner in found if owner))
 
     def _pages(self, statement: Select[Any]) -> Iterator[Entry]:

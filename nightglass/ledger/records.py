@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from nightglass.errors import Misconfigured
-from nightglass.model import ExposureRef, Kind, Night, Quality, Stage, State
+from nightglass.model import ExposureRef, Kind, Night, Quality, Stage, State, sanitize
 
 if TYPE_CHECKING:
     from nightglass.groups import ReadyGroup
@@ -48,6 +48,8 @@ class Entry:
         Of the file as it was last seen.
     content_id, exposure_id : str
         Empty until the file is complete.
+    parent : str
+        Exposure of which the file is only a part, one frame or one detector; empty: it is all of it.
     revision : int
         From 1; grows when the file is replaced after it had been complete, or judged.
     reason, cause : str
@@ -94,6 +96,19 @@ class Entry:
     timings: dict[str, Any]
     latency_s: float | None
     times: dict[str, float]
+    parent: str = ""
+
+    @property
+    def archive_id(self) -> str:
+        """Id of the exposure in whose cube the file belongs; a file that was never understood is one of its own."""
+        if self.parent or self.exposure_id:
+            return self.parent or self.exposure_id
+        return f"{self.camera}/{self.night}/{sanitize(self.path.name.partition('.')[0])}-{self.key.rpartition('/')[2]}"
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether it was skipped because the same content is known under another path."""
+        return self.state is State.SKIPPED and self.cause == "Duplicate"
 
     @property
     def is_final(self) -> bool:

@@ -10,18 +10,31 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 
 from nightglass.errors import Misconfigured, NightglassError
+from nightglass.ledger.archive_records import ArchivedFile, ArchiveRecord, ArchiveState
 from nightglass.ledger.records import Entry
 from nightglass.ledger.statements import Row, Statement
 from nightglass.ledger.tables import entries
-from nightglass.model import ExposureRef, Kind, Night, Quality, State
+from nightglass.model import Content, ExposureRef, Kind, Night, Quality, State
 
-__all__ = ["as_entry", "as_json", "blame", "by_exposures", "by_key", "find", "find_all"]
+__all__ = [
+    "archive_key",
+    "as_archive",
+    "as_entry",
+    "as_json",
+    "blame",
+    "by_exposures",
+    "by_key",
+    "find",
+    "find_all",
+    "members_of",
+]
 
 _STAGES = ("seen", "complete", "grouped", "running", "reduced")
 
 _BY_KEY = Statement(select(entries).where(entries.c.key == bindparam("key")))
 _BY_EXPOSURE = Statement(select(entries).where(entries.c.exposure_id == bindparam("exposure_id")))
 _BY_PATH = Statement(select(entries).where(entries.c.path == bindparam("path")).order_by(entries.c.key.desc()).limit(1))
+_BY_PARENT = Statement(select(entries).where(entries.c.parent == bindparam("parent")).order_by(entries.c.key))
 
 
 def by_key(connection: Connection, key: str) -> Row | None:
@@ -69,6 +82,57 @@ def find_all(connection: Connection, names: Iterable[str]) -> list[Row]:
     return list({row["key"]: row for row in rows}.values())
 
 
+def members_of(connection: Connection, exposure: str) -> list[Row]:
+    """Return the rows of the files of an exposure, in order of arrival."""
+    whole = _BY_EXPOSURE.one(connection, exposure_id=exposure)
+    if whole is not None and whole["parent"]:
+        whole = None  # a part is asked for by the id of its exposure
+    found = [*([whole] if whole is not None else []), *_BY_PARENT.all(connection, parent=exposure)]
+    if not found and exposure.count("/") == 2:  # perhaps a file that was never understood, see Entry.archive_id
+        camera, night, name = exposure.split("/")
+        row = by_key(connection, f"{night}/{camera}/{name.rpartition('-')[2]}")
+        found = [row] if row is not None and as_entry(row).archive_id == exposure else []
+    return sorted(found, key=lambda row: str(row["key"]))
+
+
+def archive_key(exposure: str, content: Content) -> str:
+    """Return the key of an archive: night first, so that keys grow with time."""
+    camera, _, rest = exposure.partition("/")
+    night, _, name = rest.partition("/")
+    return f"{night}/{camera}/{name}/{content.value}"
+
+
+def as_archive(row: Row) -> ArchiveRecord:
+    """Return the record of a row of `archives`."""
+    return ArchiveRecord(
+        key=row["key"],
+        exposure=row["exposure"],
+        camera=row["camera"],
+        night=Night(row["night"]),
+        content=Content(row["content"]),
+        state=ArchiveState(row["state"]),
+        owner=row["owner"] or "",
+        token=row["token"] or "",
+        lease_until=row["lease_until"],
+        attempts=row["attempts"],
+        retry_at=row["retry_at"],
+        wanted=tuple(json.loads(row["wanted"])),
+        held=tuple(json.loads(row["held"])),
+        path=Path(row["path"]) if row["path"] else None,
+        checksum=row["checksum"],
+        size=row["size"],
+        sources=row["sources"],
+        frames=row["frames"],
+        files=tuple(ArchivedFile(**{**item, "path": Path(item["path"])}) for item in json.loads(row["files"])),
+        reason=row["reason"],
+        cause=row["cause"],
+        requested_at=row["requested_at"],
+        archived_at=row["archived_at"],
+        verified_at=row["verified_at"],
+        purged_at=row["purged_at"],
+    )
+
+
 def as_entry(row: Row) -> Entry:
     """Return the record of a row."""
     return Entry(
@@ -80,6 +144,7 @@ def as_entry(row: Row) -> Entry:
         mtime_ns=row["mtime_ns"],
         content_id=row["content_id"] or "",
         exposure_id=row["exposure_id"] or "",
+        parent=row["parent"] or "",
         revision=row["revision"],
         state=State(row["state"]),
         reason=row["reason"],

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, Oper
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from nightglass.errors import Misconfigured, NightglassError, Retryable
+from nightglass.ledger.migrations import MIGRATIONS, migrate
 from nightglass.ledger.tables import SCHEMA_VERSION, meta, metadata
 from nightglass.ledger.transitions import Transaction
 
@@ -152,6 +153,12 @@ class Store:
                 if self._version(transaction.connection) is None:  # nobody was faster
                     metadata.create_all(transaction.connection)
                     transaction.connection.execute(meta.insert(), {"name": "schema", "value": str(SCHEMA_VERSION)})
+            version = str(SCHEMA_VERSION)
+        if version in {str(former) for former in MIGRATIONS}:
+            with self.write() as transaction:
+                version = self._version(transaction.connection)
+                if version != str(SCHEMA_VERSION):  # nobody was faster
+                    migrate(transaction.connection, int(version or 0))
             version = str(SCHEMA_VERSION)
         if version != str(SCHEMA_VERSION):
             message = f"ledger {self.name} has schema version {version}, this Nightglass needs {SCHEMA_VERSION}"

@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Stri
 
 __all__ = [
     "SCHEMA_VERSION",
+    "archives",
     "counters",
     "entries",
     "events",
@@ -21,8 +22,8 @@ __all__ = [
     "stages",
 ]
 
-SCHEMA_VERSION = 1
-"""Grows when a table changes its shape."""
+SCHEMA_VERSION = 2
+"""Grows when a table changes its shape; `nightglass.ledger.migrations` then learns a further step."""
 
 metadata = MetaData()
 
@@ -44,6 +45,8 @@ entries = Table(
     Column("mtime_ns", BigInteger, nullable=False),
     Column("content_id", String),
     Column("exposure_id", String),
+    # the exposure of which the file is only a part: one frame, or one detector
+    Column("parent", String),
     Column("revision", Integer, nullable=False),
     Column("state", String, nullable=False),
     # the state again while work is left, else NULL: a partial index over it stays small in a ledger of millions
@@ -91,6 +94,14 @@ Index(
     entries.c.latency_s,
     sqlite_where=entries.c.latency_s.is_not(None),
     postgresql_where=entries.c.latency_s.is_not(None),
+)
+
+Index(
+    "ng_entries_parent",
+    entries.c.parent,
+    entries.c.key,
+    sqlite_where=entries.c.parent.is_not(None),
+    postgresql_where=entries.c.parent.is_not(None),
 )
 
 events = Table(
@@ -178,6 +189,46 @@ masters = Table(
     Column("record", Text, nullable=False),
     Column("at", Float(53), nullable=False),
     Index("ng_masters_choice", "camera", "kind", "night"),
+)
+
+archives = Table(
+    "ng_archives",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("night", String, nullable=False),
+    Column("camera", String, nullable=False),
+    Column("exposure", String, nullable=False),
+    Column("content", String, nullable=False),
+    Column("state", String, nullable=False),
+    # as in ng_entries: the state again while work is left
+    Column("active_state", String),
+    Column("token", String),
+    Column("owner", String),
+    Column("lease_until", Float(53)),
+    Column("attempts", Integer, nullable=False),
+    Column("retry_at", Float(53)),
+    Column("wanted", Text, nullable=False),
+    Column("held", Text, nullable=False),
+    Column("path", Text),
+    Column("checksum", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sources", Integer, nullable=False),
+    Column("frames", Integer, nullable=False),
+    Column("files", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("requested_at", Float(53), nullable=False),
+    Column("archived_at", Float(53)),
+    Column("verified_at", Float(53)),
+    Column("purged_at", Float(53)),
+    Index("ng_archives_night", "night", "camera", "state"),
+)
+Index(
+    "ng_archives_active",
+    archives.c.active_state,
+    archives.c.key,
+    sqlite_where=archives.c.active_state.is_not(None),
+    postgresql_where=archives.c.active_state.is_not(None),
 )
 
 nights = Table(

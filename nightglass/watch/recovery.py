@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nightglass.errors import Misconfigured
 from nightglass.fitsio import remove_stale_parts
 from nightglass.groups import ReadyGroup
+from nightglass.ledger import ArchiveState
 from nightglass.watch.owners import Owner
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def recover(ledger: Ledger, layout: Layout, *, cameras: Collection[str]) -> Reco
     """
     buried = bury(ledger)
     alive = {entry.token for entry in ledger.running()}
+    alive |= {record.token for record in ledger.archives(states=[ArchiveState.RUNNING])}
     nights = {(record.camera, record.night) for record in ledger.open_nights() if record.camera in cameras}
     nights |= {(entry.camera, entry.night) for entry in buried.exposures}
     parts: list[Path] = []
@@ -67,7 +69,9 @@ def bury(ledger: Ledger) -> Recovered:
         return Recovered()
     exposures = ledger.revoke(owners=dead, reason="its holder died")
     stages = ledger.revoke_stages(owners=dead)
-    _log.warning("taken back from the dead: %d exposures, %d stages", len(exposures), len(stages))
+    archives = ledger.revoke_archives(owners=dead, reason="its holder died")
+    counts = (len(exposures), len(stages), len(archives))
+    _log.warning("taken back from the dead: %d exposures, %d stages, %d archives", *counts)
     return Recovered(exposures, stages)
 
 
