@@ -144,6 +144,7 @@ class PrefectExecutor:
         self._serving: Child | None = None
         self._patience = {"runner": _Patience(), "serve": _Patience()}
         self._answers = False
+        self._was_healthy = False
         self._healthy_since = math.inf
         self._restart = threading.Event()
         self._stir = threading.Event()
@@ -243,15 +244,17 @@ class PrefectExecutor:
         self._end_children()
 
     def _look_after(self, check: HealthCheck) -> None:
-        before = self.healthy
         if self._server is not None:
             self._server.ensure()
         self._tend_runner()
         self._answers = bool(self.api_url) and check(self.api_url)
         if self._server is not None:
             self._server.note(answered=self._answers)
-        if self.healthy is not before:
-            self._healthy_since = time.monotonic() if self.healthy else math.inf
+        healthy = self.healthy
+        # compared with the last look, not with the beginning of this one: a runner gets ready in between
+        if healthy is not self._was_healthy:
+            self._was_healthy = healthy
+            self._healthy_since = time.monotonic() if healthy else math.inf
             self._wake()
         self._tend_serving()
 
