@@ -1,8 +1,9 @@
 """The grouping engine: members in, groups out.
 
 It opens no file, asks no clock and keeps no thread: every call is told the time. Exposures that belong to no set
-pass straight through as groups of one. A set is closed when all its positions are filled, at a time-out that
-scales with the exposure time, or by a flush; a member that comes later makes a revision of its closed set.
+pass straight through as groups of one. A set is closed when all its positions are filled (a moment later if the
+exposure numbers leave room for others between its members), at a time-out that scales with the exposure time, or by a
+flush; a member that comes later makes a revision of its closed set.
 
 What belongs together is decided by observing time, not by order of arrival: exposures that have the rule's fields
 in common lie in a pool, in order of their start, and a set ends where the next number is not higher or the pause is
@@ -27,6 +28,7 @@ from nightglass.groups.sets import (
     deadline,
     gap_s,
     group_id_of,
+    is_snug,
     place_of,
 )
 from nightglass.model import ExposureRef, Night
@@ -73,7 +75,7 @@ class GroupEngine:
     def waiting(self) -> tuple[tuple[str, tuple[ExposureRef, ...], float], ...]:
         """Return rule name, members and deadline of each open set, for a status page."""
         return tuple(
-            (pool.rule.name, tuple(member.ref for member in members), deadline(members))
+            (pool.rule.name, tuple(member.ref for member in members), deadline(members, pool.names))
             for pool, members in self._open_sets()
         )
 
@@ -91,7 +93,7 @@ class GroupEngine:
         if place is None:
             return self._single(ref)
         timeout_s = place.rule.timeout_s + place.rule.timeout_exposures * ref.exposure_time_s + self._overhead_s
-        member = Member(ref, place.position, now + timeout_s)
+        member = Member(ref, place.position, now + timeout_s, now)
         home = self._home(place, member)
         if home is not None:
             home.members[member.position] = member
@@ -102,12 +104,12 @@ class GroupEngine:
         pool.put(member)
         self._waiting[ref.exposure_id] = pool
         full = [members for members in pool.sets(self._overhead_s) if len(members) == len(pool.names)]
-        return tuple(self._close(pool, members) for members in full)
+        return tuple(self._close(pool, members) for members in full if is_snug(pool.rule, members))
 
     def tick(self, now: float) -> tuple[ReadyGroup, ...]:
         """Close the sets whose time-out is over."""
-        due = [(pool, members) for pool, members in self._open_sets() if deadline(members) <= now]
-        due.sort(key=lambda item: deadline(item[1]))
+        due = [item for item in self._open_sets() if self._deadline(item) <= now]
+        due.sort(key=self._deadline)
         return tuple(self._close(pool, members, reason="time-out") for pool, members in due)
 
     def flush(self, night: Night | None = None) -> tuple[ReadyGroup, ...]:
@@ -128,7 +130,11 @@ class GroupEngine:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None while nothing waits."""
-        return min((deadline(members) for _, members in self._open_sets()), default=None)
+        return min((self._deadline(item) for item in self._open_sets()), default=None)
+
+    @staticmethod
+    def _deadline(item: tuple[Pool, list[Member]]) -> float:
+        return deadline(item[1], item[0].names)
 
     def _open_sets(self) -> list[tuple[Pool, list[Member]]]:
         return [(pool, members) for pool in self._pools.values() for members in pool.sets(self._overhead_s)]
@@ -180,7 +186,7 @@ class GroupEngine:
             pool.rule, pool.key, pool.names, group_id_of(pool.rule, first), by_position, members[0].ref.started_at
         )
         self._keep(closed)
-        return closed.ready(reason=reason)
+        return closed.ready(reason=reason if len(members) < len(pool.names) else "")
 
     def _keep(self, closed: ClosedSet) -> None:
         self._closed[closed] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,13 +14,27 @@ from nightglass.model import ExposureRef, Night
 if TYPE_CHECKING:
     from nightglass.config import GroupRule
 
-__all__ = ["ClosedSet", "Key", "Member", "Place", "Pool", "ReadyGroup", "deadline", "gap_s", "group_id_of", "place_of"]
+__all__ = [
+    "ClosedSet",
+    "Key",
+    "Member",
+    "Place",
+    "Pool",
+    "ReadyGroup",
+    "deadline",
+    "gap_s",
+    "group_id_of",
+    "is_snug",
+    "place_of",
+]
 
 _NUMBER = re.compile(r"\d+")
 _CLOCK_TOLERANCE_S = 1.0
 """Start times are often cut to whole seconds."""
 _COUNT_LIMIT = 10_000
 """A count from a header is not to be trusted with memory."""
+_SETTLE_S = 2.0
+"""How long a full set waits for members that fit better, when its numbers have holes."""
 
 Key = tuple[str, ...]
 """What the members of a set have in common."""
@@ -81,6 +95,7 @@ class Member(NamedTuple):
     ref: ExposureRef
     position: int
     deadline: float
+    arrived: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -174,9 +189,27 @@ class ClosedSet:
         )
 
 
-def deadline(members: Iterable[Member]) -> float:
+def deadline(members: Collection[Member], names: Sequence[str]) -> float:
     """Return until when a set waits for further members."""
+    if len(members) == len(names):
+        return max(member.arrived for member in members) + _SETTLE_S
     return max(member.deadline for member in members)
+
+
+def is_snug(rule: GroupRule, members: Sequence[Member]) -> bool:
+    """Tell whether no other exposure can come between the members of a full set.
+
+    Files that wait for a watch which was away are read in any order. The first of one dither set and the others of
+    the next then look like a whole set, until the exposures between them are read; the exposure numbers tell.
+    """
+    if rule.members == "detectors":
+        return True
+    numbers = [_NUMBER.fullmatch(_number(member.ref)) for member in members]
+    first = numbers[0]
+    return first is not None and all(
+        number is not None and int(number[0]) - int(first[0]) == member.position - members[0].position
+        for number, member in zip(numbers, members, strict=True)
+    )
 
 
 def place_of(rules: Sequence[GroupRule], ref: ExposureRef) -> Place | None:

@@ -75,6 +75,30 @@ def test_any_order_makes_the_same_sets_once(seed: int) -> None:
 
 
 @settings(deadline=None, max_examples=60)
+@given(order=st.permutations(range(9)))
+def test_sets_that_follow_one_another_are_told_apart_in_any_order(order: list[int]) -> None:
+    """A watch that was away reads what came meanwhile in any order: sets of one field, one right after the other."""
+    refs = [*dither(10, 3), *dither(13, 3), *dither(16, 3)]
+    engine = GroupEngine([DITHER])
+    ready = feed(engine, [refs[place] for place in order]) + list(engine.tick(10.0))
+    assert sorted(names(group) for group in ready) == [
+        [f"{number:04d}" for number in range(first, first + 3)] for first in (10, 13, 16)
+    ]
+    assert all(group.complete and not group.reason for group in ready)
+
+
+def test_a_set_whose_numbers_have_holes_is_closed_a_moment_later() -> None:
+    engine = GroupEngine([DITHER])
+    refs = [exposure(10, 1, 2), exposure(14, 2, 2)]
+    assert feed(engine, refs, now=100.0) == []
+    assert engine.tick(101.0) == ()
+    (group,) = engine.tick(103.0)
+    assert names(group) == ["0010", "0014"]
+    assert group.complete
+    assert not group.reason
+
+
+@settings(deadline=None, max_examples=60)
 @given(order=st.permutations(range(12)), lag=st.integers(1, 4))
 def test_sets_of_one_target_overlap_in_transit(order: list[int], lag: int) -> None:
     """Three sets follow each other; every file is late by a few places, and the sets come out as they were taken."""
