@@ -256,10 +256,11 @@ class HduText:
 
 @dataclass(frozen=True, slots=True)
 class FrameFile:
-    """One file of frames."""
+    """One file of frames; offsets are those of its uncompressed bytes where it is gzip as a whole."""
 
     stamp: Stamp
     hdus: tuple[HduText, ...]
+    gzip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
