@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightglass.errors import Misconfigured, Retryable
-from nightglass.fitsio.cards import BLOCK, pad_header
-from nightglass.fitsio.checksums import add_sums, checksum_card_value, sum_bytes
-from nightglass.fitsio.product_cards import CardValue, make_card, make_cards, raw_cards
+from nightglass.fitsio.cards import BLOCK
+from nightglass.fitsio.checksums import add_sums, sum_bytes
+from nightglass.fitsio.product_cards import CardValue, make_cards, raw_cards
+from nightglass.fitsio.sealing import seal, sealed_size
 from nightglass.fitsio.tables import lay_out_table
 from nightglass.image import Image
 from nightglass.model import DQ
@@ -27,7 +28,6 @@ __all__ = ["write_product"]
 _PIECE = 1 << 16
 """Pixels converted, summed and written at a time: they stay in the cache."""
 _DQ_ZERO = 1 << 15
-_NO_CHECKSUM = "0" * 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,41 +109,23 @@ def write_product(
 def _write(stream: FileIO, hdu: _Hdu) -> None:
     """Write data first, for the header tells their sum."""
     start = stream.tell()
-    cards = _announcing_long_strings(hdu.cards)
-    length = len(pad_header([*cards, *_sums(_NO_CHECKSUM, 0)]))
-    stream.seek(start + length)
+    stream.seek(start + sealed_size(hdu.cards))
     total = size = 0
     for piece in hdu.pieces():
         _write_all(stream, piece)
         total = add_sums(total, sum_bytes(piece))
         size += len(piece)
     _write_all(stream, bytes(-size % BLOCK))
-    header = pad_header([*cards, *_sums(_NO_CHECKSUM, total)])
-    header = pad_header([*cards, *_sums(checksum_card_value(header, total), total)])
     end = stream.tell()
     stream.seek(start)
-    _write_all(stream, header)
+    _write_all(stream, seal(hdu.cards, total))
     stream.seek(end)
-
-
-def _announcing_long_strings(cards: list[str]) -> list[str]:
-    """Add the card by which the OGIP convention for CONTINUE wants to be announced."""
-    if not any(card.startswith("CONTINUE") for card in cards):
-        return cards
-    return [*cards, *make_card("LONGSTRN", ("OGIP 1.0", "long strings go on in CONTINUE"))]
 
 
 def _write_all(stream: FileIO, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while len(view):
         view = view[stream.write(view) or 0 :]
-
-
-def _sums(checksum: str, total: int) -> list[str]:
-    return [
-        *make_card("CHECKSUM", (checksum, "HDU checksum")),
-        *make_card("DATASUM", (str(total), "data unit checksum")),
-    ]
 
 
 def _primary(images: Sequence[Image], cards: Mapping[str, CardValue], history: Sequence[str]) -> _Hdu:
