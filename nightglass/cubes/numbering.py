@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from nightglass.cubes.geometry import Picture
 from nightglass.fitsio.cards import Scalar
@@ -54,8 +54,8 @@ class Unit:
 
     Attributes
     ----------
-    key : hashable
-        Sorts files by name.
+    file : int
+        Its place among all files, which are in the order of their names.
     number : int or None
         Frame keyword of the file, or the number in its name.
     start : datetime or None
@@ -63,7 +63,6 @@ class Unit:
     """
 
     file: int
-    key: Any
     images: list[Found]
     number: int | None = None
     start: datetime | None = None
@@ -108,7 +107,8 @@ def number_frames(units: Sequence[Unit]) -> list[tuple[Unit, Found, int]]:
         say so.
     """
     for unit in units:
-        _place(unit)
+        if len(unit.images) > 1 or unit.images[0].picture.planes > 1:
+            _place(unit)
     if all(_is_numbered(unit) for unit in units):
         return [(unit, image, _own(unit, image)) for unit in units for image in unit.images]
     base: dict[int, int] = {}
@@ -160,20 +160,23 @@ def _is_numbered(unit: Unit) -> bool:
 
 def _groups(units: Sequence[Unit]) -> Iterable[list[Unit]]:
     """Return the files that begin with the same frame, in order."""
-    if all(unit.number is not None for unit in units):
-        return _equal(sorted(units, key=lambda unit: (unit.number, unit.key)), lambda unit: unit.number)
-    timed = all(unit.start is not None for unit in units)
-    ordered = sorted(units, key=lambda unit: (unit.start, unit.key) if timed else unit.key)
+    # the files come in the order of their names, and equal keys leave that order as it is
+    numbers = [unit.number for unit in units if unit.number is not None]
+    if len(numbers) == len(units):
+        return _equal([units[place] for place in sorted(range(len(units)), key=numbers.__getitem__)])
+    starts = [unit.start for unit in units if unit.start is not None]
+    timed = len(starts) == len(units)
+    ordered = [units[place] for place in sorted(range(len(units)), key=starts.__getitem__)] if timed else list(units)
     counts = Counter(source for unit in units for source in unit.sources)
     if len(set(counts.values())) <= 1 or not timed:
         return _turns(ordered)
     return _rounds(ordered)
 
 
-def _equal(units: Iterable[Unit], key: Callable[[Unit], Hashable]) -> list[list[Unit]]:
-    groups: dict[Hashable, list[Unit]] = {}
+def _equal(units: Iterable[Unit]) -> list[list[Unit]]:
+    groups: dict[int | None, list[Unit]] = {}
     for unit in units:
-        groups.setdefault(key(unit), []).append(unit)
+        groups.setdefault(unit.number, []).append(unit)
     return list(groups.values())
 
 

@@ -39,6 +39,7 @@ class SourceNames:
         self._detectors = camera.detectors if camera else ()
         self._columns = list(headers.columns(camera.header.detector).values()) if camera else []
         self._spelling: dict[str, str] = {}
+        self._plain: dict[tuple[Scalar, int], str] = {}
 
     def name(self, file: int, hdu: int, extname: Scalar, *, empty_primary: bool, only: bool) -> str:
         """Return the name of the source of an image.
@@ -52,14 +53,20 @@ class SourceNames:
         only : bool
             Whether it is the only image of its file.
         """
+        number = hdu - 1 if empty_primary else hdu
+        known = self._plain.get((extname, number))
+        if known is not None:
+            return known
         text = "" if extname is None else str(extname)
         if text.upper() in self._names:
             return self._spell(self._names[text.upper()])
         if text.upper() not in _MEANINGLESS:
             return self._spell(text)
-        number = hdu - 1 if empty_primary else hdu
         known = self._names.get("") or self._detector(file, hdu, number, only=only)
-        return self._spell(known or f"{self._role}{number}")
+        name = self._spell(known or f"{self._role}{number}")
+        if not self._columns and not self._detectors:
+            self._plain[extname, number] = name
+        return name
 
     def _detector(self, file: int, hdu: int, number: int, *, only: bool) -> str:
         """Return the camera's name for the detector in an HDU, empty where it has none."""

@@ -88,7 +88,7 @@ def _scan(paths: Sequence[Path], request: CubeRequest, limits: Limits, pool: Poo
     remote = pool is not None and request.mode == "gather"
     started = time.monotonic()
     while len(found) < len(paths) and not remote:
-        found += scan_files(paths[len(found) : len(found) + _CHUNK], limits)
+        found += scan_files(paths[len(found) : 2 * len(found) + _CHUNK], limits)
         # an estimate of all of it: a file system that is slow is known after the first ones
         expected_s = (time.monotonic() - started) * (len(paths) / len(found) - 1)
         remote = pool is not None and expected_s > _PATIENCE_S * 2
@@ -159,10 +159,10 @@ class _Surveyor:
             version = self._extver[place] if self._extver else None
             counted = version if isinstance(version, int) and not isinstance(version, bool) else None
             images.append(Found(hdu, source, picture, counted, self._number(place)))
-        number = self._number(self._headers.place(file))
+        number = images[0].number if images[0].hdu == 0 else self._number(self._headers.place(file))
         if number is None:
             number = images[0].number if images[0].number is not None else self._number_in_name(path.name)
-        return Unit(file, (natural_key(path.name), str(path)), images, number)
+        return Unit(file, images, number)
 
     def _picture(self, file: int, hdu: int) -> tuple[int, Picture] | None:
         """Return the image of an HDU with its number; what is wrong with it is a problem."""
@@ -181,7 +181,11 @@ class _Surveyor:
         return None if picture is None else (hdu, picture)
 
     def _number(self, place: int) -> int | None:
-        return next((number for column in self._frames if (number := frame_number(column[place])) is not None), None)
+        for column in self._frames:
+            number = frame_number(column[place])
+            if number is not None:
+                return number
+        return None
 
     def _number_in_name(self, name: str) -> int | None:
         found = self._from_name.search(name) if self._from_name else None
