@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nightglass.errors import Misconfigured
 from nightglass.model import Stage
 from nightglass.watch.jobs import Job, JobKind
+from tasks.reducing import RETURNED
 
-__all__ = ["DEPLOYMENT", "STAGE_FLOWS", "FlowCall", "call_of"]
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+__all__ = ["DEPLOYMENT", "STAGE_FLOWS", "FlowCall", "call_of", "problem_of"]
 
 DEPLOYMENT = "nightglass"
 """Name of every deployment; the flow's name goes before it."""
@@ -61,3 +65,9 @@ def call_of(job: Job, *, configuration: str = "") -> FlowCall:
             return FlowCall(STAGE_FLOWS[job.stage], {**night, **common})
     message = f"no flow shows job {job.job_id} of kind {job.kind}"
     raise Misconfigured(message)
+
+
+def problem_of(state: State[Any]) -> str:
+    """Return what a run that ended did not do, empty if it did all: Prefect calls work given back Completed, too."""
+    done = state.is_completed() and state.name != RETURNED
+    return "" if done else f"{state.name}: {state.message}"

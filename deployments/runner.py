@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import AsyncClientContext
 from prefect.runtime import flow_run
 
-from deployments.calls import call_of
+from deployments.calls import call_of, problem_of
 from deployments.childlogs import log_nights, speaking
 from deployments.definitions import load_flow
 from deployments.dispatching import Dispatcher
@@ -79,7 +79,7 @@ class Runner:
         # groups never wait here: the watch gives no more than there are places; the others take their turns
         self._places = {JobKind.GROUP: asyncio.Semaphore(settings.concurrency)}
         self._place_for_others = asyncio.Semaphore(1)
-        self._dispatcher = Dispatcher(bench.observatory) if settings.dispatch is Dispatch.DEPLOYMENT else None
+        self._dispatcher = Dispatcher(bench) if settings.dispatch is Dispatch.DEPLOYMENT else None
         self._orphans = Orphans(Owner.here("runner"), Layout(bench.observatory.root))
         self._scheduler = StageScheduler(bench)
 
@@ -148,7 +148,7 @@ class Runner:
         with handed_over(handover), tags(*self._orphans.tags):
             state: State[Any] = await load_flow(call.entrypoint)(**call.parameters, return_state=True)
         running.flow_run_id = running.flow_run_id or str(state.state_details.flow_run_id or "")
-        return "" if state.is_completed() else f"{state.name}: {state.message}"
+        return problem_of(state)
 
     def _heard(self, running: _Running, phase: JobPhase, flow_run_id: str) -> None:
         running.flow_run_id = flow_run_id

@@ -27,6 +27,7 @@ from tasks.bench import current_bench, current_handover
 from tasks.choosing import the_cameras
 
 __all__ = [
+    "RETURNED",
     "Work",
     "conclude",
     "flow_owner",
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+RETURNED = "Returned"
+"""Name of the state of a run that gave back work; it is Completed, because the ledger has it done again."""
 _TIMEOUT_S = 3600.0
 """No batch takes an hour; the watch takes its own jobs back much earlier, and leases bound everybody."""
 _AT_ONCE = 4
@@ -259,5 +263,5 @@ def conclude(work: Work, outcomes: Sequence[GroupOutcome]) -> RunState[Any]:
     if work.idle or len(reduced) < len(work.exposure_ids):
         why = work.idle or (f"{rest[0].exposure_id}: {rest[0].error}" if rest else "the watch took the rest back")
         waits = bool(rest) and all(member.state is State.WAITING for member in rest)
-        return Completed(name="Waiting" if waits else "Returned", message=f"{message}; {why}", data=reduced)
+        return Completed(name="Waiting" if waits else RETURNED, message=f"{message}; {why}", data=reduced)
     return Completed(message=message, data=reduced)
