@@ -123,6 +123,12 @@ class Ledger:
             files=files,
             expected=expected,
             product_files=product_files,
+            purged={
+                item.path
+                for record in self.archives(night, camera)
+                if record.purged_at is not None
+                for item in record.files
+            },
         )
 
     def _lift_arrivals(self, arrivals: Arrivals) -> None:

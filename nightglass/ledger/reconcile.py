@@ -22,6 +22,7 @@ def reconcile(
     files: Iterable[Path],
     expected: Collection[str] = (),
     product_files: Iterable[Path] = (),
+    purged: Collection[Path] = (),
 ) -> Reconciliation:
     """Compare what the ledger says of a night with what is on disk and with what was expected.
 
@@ -33,11 +34,13 @@ def reconcile(
         Exposure ids, or their last parts, that should have come.
     product_files : iterable of Path
         Products on disk under their final names; empty: not compared in this direction.
+    purged : collection of Path
+        Raw files that were deleted because they are archived: that they are gone is no difference.
     """
     entries = list(queries.entries(night, camera))
     products = catalogue.products(night, camera)
     differences = [
-        *_files(entries, files, is_known=lambda path: queries.knows(path, camera)),
+        *_files(entries, files, is_known=lambda path: queries.knows(path, camera), purged=purged),
         *_unfinished(entries),
         *_products(entries, products),
         *_unknown_products(products, product_files),
@@ -52,7 +55,7 @@ def reconcile(
 
 
 def _files(
-    entries: Iterable[Entry], files: Iterable[Path], *, is_known: Callable[[Path], bool]
+    entries: Iterable[Entry], files: Iterable[Path], *, is_known: Callable[[Path], bool], purged: Collection[Path]
 ) -> Iterator[Difference]:
     by_path = {entry.path: entry for entry in entries}
     on_disk = set(files)
@@ -62,7 +65,7 @@ def _files(
     for path, entry in by_path.items():
         size = _size(path)
         if size is None:
-            if entry.cause != "Duplicate":  # the second name of a file may go away
+            if entry.cause != "Duplicate" and path not in purged:  # the second name of a file may go away
                 yield Difference(kind=DifferenceKind.GONE, subject=_name(entry), detail=f"{path}, {entry.state.value}")
         elif size != entry.size:
             detail = f"{path} has {size} bytes, the ledger saw {entry.size}"
@@ -96,7 +99,7 @@ def _unknown_products(products: Iterable[Product], files: Iterable[Path]) -> Ite
 
 
 def _missing(entries: Iterable[Entry], expected: Collection[str]) -> Iterator[Difference]:
-    came = {entry.exposure_id for entry in entries}
+    came = {name for entry in entries for name in (entry.exposure_id, entry.parent)}
     came |= {name.rsplit("/", 1)[-1] for name in came}
     for name in expected:
         if name not in came:

@@ -96,10 +96,10 @@ def members_of(connection: Connection, exposure: str) -> list[Row]:
 
 
 def archive_key(exposure: str, content: Content) -> str:
-    """Return the key of an archive: night first, so that keys grow with time."""
+    """Return the key of an archive: night first and numbers in eight digits, so that keys grow with time."""
     camera, _, rest = exposure.partition("/")
     night, _, name = rest.partition("/")
-    return f"{night}/{camera}/{name}/{content.value}"
+    return f"{night}/{camera}/{name.zfill(8) if name.isdecimal() else name}/{content.value}"
 
 
 def as_archive(row: Row) -> ArchiveRecord:

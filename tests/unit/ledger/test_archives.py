@@ -47,7 +47,7 @@ def test_the_way_of_an_archive(ledger: Ledger, clock: Clock) -> None:
     assert (record.state, record.wanted, record.key) == (
         ArchiveState.PENDING,
         ("a", "b"),
-        f"{NIGHT}/{CAMERA}/70965/raw",
+        f"{NIGHT}/{CAMERA}/00070965/raw",
     )
     lease = ledger.claim_archive(EXPOSURE, Content.RAW, owner="me", lease_s=60)
     assert lease is not None
