@@ -1,0 +1,305 @@
+"""Planes moved into their places: read, summed and written in one pass, in memory that does not grow.
+
+Frames and cubes store the same big-endian numbers, so a plane is bytes to be moved. What workers get are tasks of
+numbers and paths; the same task done twice writes the same bytes to the same places.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from nightglass.cubes.converting import PlaneReader, convert_pixels, is_moved, open_planes
+from nightglass.cubes.records import Encoding, FrameFile, PixelFormat, Plane, Stamp
+from nightglass.cubes.sums import rotated, sum_block
+from nightglass.errors import NightglassError, Rejected, Retryable
+from nightglass.fitsio.checksums import add_sums
+from nightglass.fitsio.sources import reading
+
+__all__ = ["Fault", "FetchedRun", "Move", "MoveTask", "MovedRun", "Run", "fetch_planes", "move_planes"]
+
+_BUFFER: Final = 1 << 20
+"""Bytes: they stay in the cache from reading to writing. A multiple of 4, so that sums of pieces can be added."""
+_ZERO: Final = 0xFFFFFFFF
+"""In ones' complement, another way to write 0."""
+_CHANGED: Final = "it is archived again as it is now"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One plane on its way into a cube.
+
+    Attributes
+    ----------
+    plane : int
+        Index into the planes of the survey.
+    file : FrameFile
+        Without the text of its headers, and without HDUs where the plane is moved as bytes.
+    source : Plane
+    target : PixelFormat
+        Of the cube.
+    """
+
+    plane: int
+    file: FrameFile
+    source: Plane
+    target: PixelFormat
+
+    @property
+    def size(self) -> int:
+        """Bytes in the cube."""
+        return self.source.shape[0] * self.source.shape[1] * self.target.itemsize
+
+    @property
+    def as_bytes(self) -> bool:
+        """Whether the plane is moved without being looked at."""
+        return self.source.encoding is Encoding.PLAIN and is_moved(self.source.format, self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Planes that lie one behind the other in one image of the cube.
+
+    Attributes
+    ----------
+    hdu : int
+        Which of the placed HDUs.
+    start : int
+        Bytes from the beginning of its data.
+    offset : int
+        Bytes from the beginning of the file.
+    """
+
+    hdu: int
+    start: int
+    offset: int
+    moves: tuple[Move, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the cube."""
+        return sum(move.size for move in self.moves)
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTask:
+    """What one call of a worker does."""
+
+    part: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the cube."""
+        return sum(run.size for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A plane that could not be moved: its file has changed, or is damaged."""
+
+    plane: int
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MovedRun:
+    """What became of a run.
+
+    Attributes
+    ----------
+    total : int
+        Ones'-complement sum of its bytes, as part of the data of its HDU.
+    faults : tuple of Fault
+        Its bytes are worth nothing if there are any.
+    """
+
+    hdu: int
+    total: int
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedRun:
+    """A run whose bytes somebody else writes."""
+
+    moved: MovedRun
+    offset: int
+    data: bytes
+
+
+def move_planes(task: MoveTask) -> tuple[MovedRun, ...]:
+    """Move the planes of a task into the cube, which workers see.
+
+    Raises
+    ------
+    Retryable
+        If the cube cannot be written.
+    """
+    try:
+        descriptor = os.open(task.part, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot_write(task.part, error) from error
+    try:
+        return tuple(_move(run, _Outlet(_writer(descriptor, run.offset, task.part))) for run in task.runs)
+    finally:
+        os.close(descriptor)
+
+
+def fetch_planes(task: MoveTask) -> tuple[FetchedRun, ...]:
+    """Read the planes of a task, and return their bytes: for a cube that workers do not see."""
+    fetched = []
+    for run in task.runs:
+        data = bytearray()
+        moved = _move(run, _Outlet(data.extend))
+        fetched.append(FetchedRun(moved, run.offset, bytes(data)))
+    return tuple(fetched)
+
+
+class _Unwritable(Retryable):
+    """The cube cannot be written: no fault of any frame."""
+
+
+def _cannot_write(part: Path, error: OSError) -> _Unwritable:
+    message = f"{part} cannot be written: {error.strerror or error}"
+    return _Unwritable(message, remedy="make room on the disk, and check the rights of the directory")
+
+
+def _writer(descriptor: int, offset: int, part: Path) -> Callable[[memoryview], None]:
+    """Return what writes piece after piece."""
+    place = offset
+
+    def write(piece: memoryview) -> None:
+        nonlocal place
+        try:
+            while len(piece):
+                count = os.pwrite(descriptor, piece, place)
+                place += count
+                piece = piece[count:]
+        except OSError as error:
+            raise _cannot_write(part, error) from error
+
+    return write
+
+
+class _Outlet:
+    """Collects pieces of any length in one buffer; sums and writes it whenever it is full."""
+
+    def __init__(self, write: Callable[[memoryview], None]) -> None:
+        self._write = write
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._filled = 0
+        self._total = 0
+
+    @property
+    def room(self) -> memoryview:
+        """Where the next bytes belong; never empty."""
+        if self._filled == _BUFFER:
+            self._flush()
+        return self._buffer[self._filled :]
+
+    def took(self, count: int) -> None:
+        """Take note of bytes that were put there."""
+        self._filled += count
+
+    def put(self, data: memoryview) -> None:
+        """Take bytes of any length."""
+        while len(data):
+            room = self.room[: len(data)]
+            room[:] = data[: len(room)]
+            self.took(len(room))
+            data = data[len(room) :]
+
+    def finish(self) -> int:
+        """Write what is left, and return the sum of all."""
+        self._flush()
+        return self._total
+
+    def _flush(self) -> None:
+        piece = self._buffer[: self._filled]
+        self._total = add_sums(self._total, sum_block(piece))
+        self._write(piece)
+        self._filled = 0
+
+
+def _move(run: Run, outlet: _Outlet) -> MovedRun:
+    """Move all planes of a run; in the place of one that is bad stand zeros, until the cube is planned anew."""
+    faults: list[Fault] = []
+    for file, moves in groupby(run.moves, key=lambda move: move.file):
+        with open_planes(file) as reader:
+            for move in moves:
+                fault = _move_plane(move, outlet, reader)
+                faults += [fault] if fault else []
+    return MovedRun(run.hdu, rotated(outlet.finish(), run.start), tuple(faults))
+
+
+def _move_plane(move: Move, outlet: _Outlet, reader: PlaneReader) -> Fault | None:
+    done = 0
+    try:
+        for count in _copied(move, outlet) if move.as_bytes else _made(move, outlet, reader):
+            done += count
+    except _Unwritable:
+        raise
+    except NightglassError as error:
+        outlet.put(memoryview(bytes(move.size - done)))
+        return Fault(move.plane, move.file.stamp.path, str(error))
+    return None
+
+
+def _copied(move: Move, outlet: _Outlet) -> Iterator[int]:
+    """Move a plane as bytes; yield how many, piece by piece."""
+    path, expected = move.file.stamp.path, move.source.datasum
+    total = done = 0
+    with reading(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check_stamp(move.file.stamp, descriptor)
+        while done < move.size:
+            room = outlet.room[: move.size - done]
+            with reading(path):
+                count = os.preadv(descriptor, [room], move.source.offset + done)
+            if not count:
+                message = f"{path} was cut after its headers were read"
+                raise Retryable(message, remedy=_CHANGED)
+            if expected is not None:
+                total = add_sums(total, rotated(sum_block(room[:count]), done))
+            outlet.took(count)
+            done += count
+            yield count
+        _check_stamp(move.file.stamp, descriptor)
+    finally:
+        os.close(descriptor)
+    if expected is not None and expected % _ZERO != total % _ZERO:
+        message = f"{path}: DATASUM of HDU {move.source.hdu} is {expected}, its bytes give {total}"
+        raise Rejected(message, remedy="transfer the file again")
+
+
+def _made(move: Move, outlet: _Outlet, reader: PlaneReader) -> Iterator[int]:
+    """Unpack a plane, bring it to the numbers of the cube, and move it."""
+    _check_path(move.file.stamp)
+    made = convert_pixels(reader.read(move.source), move.source.format, move.target)
+    outlet.put(np.ascontiguousarray(made).reshape(-1).view(np.uint8).data)
+    yield move.size
+
+
+def _check_stamp(stamp: Stamp, descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if (found.st_size, found.st_mtime_ns, found.st_ino) != (stamp.size, stamp.mtime_ns, stamp.inode):
+        message = f"{stamp.path} has changed since its headers were read"
+        raise Retryable(message, remedy=_CHANGED)
+
+
+def _check_path(stamp: Stamp) -> None:
+    with reading(stamp.path):
+        descriptor = os.open(stamp.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check_stamp(stamp, descriptor)
+    finally:
+        os.close(descriptor)
