@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nightglass.fitsio.cards import CARD, Scalar, repair_cards
 
-__all__ = ["HeaderStack", "iter_cards", "read_header"]
+__all__ = ["HeaderStack", "find_cards", "iter_cards", "read_header"]
 
 _WORDS: Final = CARD // 8
 _CHUNK: Final = 4 << 20
@@ -51,6 +51,11 @@ def read_header(text: bytes) -> dict[str, Scalar]:
     blanks and with their CONTINUE cards; complex numbers as text.
     """
     return {name: _read(text[start:stop], name) for name, (start, stop) in _places(text)[0].items()}
+
+
+def find_cards(text: bytes) -> dict[str, bytes]:
+    """Return the cards of each keyword of one header, with its CONTINUE cards, as they stand in the file."""
+    return {name: text[start:stop] for name, (start, stop) in _places(text)[0].items()}
 
 
 class HeaderStack:
@@ -98,6 +103,11 @@ class HeaderStack:
                 for row in layout.rows:
                     found[row] = True
         return found
+
+    @property
+    def firsts(self) -> tuple[int, ...]:
+        """A few headers, in order, that have every keyword between them: the first of each order of keywords."""
+        return tuple(layout.rows[0] for layout in self._layouts)
 
     def row(self, index: int) -> dict[str, Scalar]:
         """Return all values of one header."""
