@@ -16,10 +16,10 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from nightglass.cubes.records import TablePlan
+from nightglass.cubes.headers import read_header
+from nightglass.cubes.records import HduText, TablePlan
 from nightglass.errors import Rejected
-from nightglass.fitsio.cards import CARD, comment_cards
-from nightglass.fitsio.headers import HduInfo
+from nightglass.fitsio.cards import CARD, Scalar, comment_cards
 from nightglass.fitsio.product_cards import make_card
 from nightglass.fitsio.sources import reading
 
@@ -58,30 +58,36 @@ class Column:
     keyword: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableRows:
     """A table that was read.
 
     Attributes
     ----------
-    header : Header
-        Of its HDU.
+    length : int
+        Rows.
     columns : dict
-        By TTYPE; variable-length arrays as (rows, 2) descriptors, see `cells`.
-    keywords : dict
-        TTYPE to TCOMM, for the columns that have one.
+        By TTYPE; variable-length arrays as (rows, 2) descriptors, see `cell`.
+    forms : dict
+        TTYPE to TFORM.
+    keywords, nulls : dict
+        TTYPE to TCOMM and to TNULL, for the columns that have one.
     heap : bytes
         What follows the rows.
+    elements : dict
+        TTYPE to type of the elements of variable-length arrays.
     """
 
-    header: fits.Header
+    length: int
     columns: dict[str, NDArray[Any]]
+    forms: dict[str, str]
     keywords: dict[str, str]
+    nulls: dict[str, int]
     heap: bytes
     elements: dict[str, np.dtype[Any]]
 
     def __len__(self) -> int:
-        return int(self.header["NAXIS2"])
+        return self.length
 
     def texts(self, name: str) -> list[str]:
         """Return a column of text, without the blanks and NULs that fill it."""
@@ -160,7 +166,7 @@ def _stored(form: str) -> tuple[str, tuple[int, ...]]:
     return _DTYPES[found[2]], () if repeat == 1 else (repeat,)
 
 
-def read_rows(path: Path, info: HduInfo) -> TableRows:
+def read_rows(path: Path, hdu: HduText) -> TableRows:
     """Read a table with its heap.
 
     Raises
@@ -170,25 +176,42 @@ def read_rows(path: Path, info: HduInfo) -> TableRows:
     Retryable
         If the file cannot be read.
     """
-    header = info.header
+    values = read_header(hdu.text)
     fields: list[tuple[str, str, tuple[int, ...]]] = []
     elements: dict[str, np.dtype[Any]] = {}
+    forms: dict[str, str] = {}
     keywords: dict[str, str] = {}
-    for number in range(1, int(header.get("TFIELDS", 0)) + 1):
-        name, form = str(header.get(f"TTYPE{number}", f"COLUMN{number}")), str(header.get(f"TFORM{number}", ""))
+    nulls: dict[str, int] = {}
+    for number in range(1, _count(values, "TFIELDS") + 1):
+        name, form = str(values.get(f"TTYPE{number}", f"COLUMN{number}")), str(values.get(f"TFORM{number}", ""))
         fields.append((name, *_stored(form)))
+        forms[name] = form.strip()
         found = _FORM.fullmatch(form.strip())
         if found is not None and found[4]:
             elements[name] = np.dtype(_DTYPES[found[4]])
-        if f"TCOMM{number}" in header:
-            keywords[name] = str(header[f"TCOMM{number}"])
-    dtype, rows = np.dtype(fields), int(header["NAXIS2"])
+        if f"TCOMM{number}" in values:
+            keywords[name] = str(values[f"TCOMM{number}"])
+        if f"TNULL{number}" in values:
+            nulls[name] = _count(values, f"TNULL{number}")
+    dtype, rows, width = np.dtype(fields), _count(values, "NAXIS2"), _count(values, "NAXIS1")
     with reading(path), path.open("rb", buffering=0) as stream:
-        data = os.pread(stream.fileno(), info.data_size, info.data_offset)
-    size = dtype.itemsize * rows
-    if dtype.itemsize != int(header["NAXIS1"]) or len(data) < max(size, info.data_size):
-        message = f"{path}: table {info.name!r} has {len(data)} bytes, and rows of {header['NAXIS1']}: not as declared"
+        data = os.pread(stream.fileno(), hdu.data_size, hdu.data_offset)
+    size = width * rows
+    if dtype.itemsize != width or len(data) < max(size, hdu.data_size):
+        message = f"{path}: table {values.get('EXTNAME')!r} has {len(data)} bytes and rows of {width}: not as declared"
         raise Rejected(message, remedy="the file is damaged: take another copy")
     table = np.frombuffer(data, dtype, rows)
-    heap = data[int(header.get("THEAP", size)) :]
-    return TableRows(header, {name: table[name] for name, *_ in fields}, keywords, heap, elements)
+    return TableRows(
+        length=rows,
+        columns={name: table[name] for name, *_ in fields},
+        forms=forms,
+        keywords=keywords,
+        nulls=nulls,
+        heap=data[size:],
+        elements=elements,
+    )
+
+
+def _count(values: Mapping[str, Scalar], keyword: str) -> int:
+    value = values.get(keyword)
+    return value if isinstance(value, int) else 0

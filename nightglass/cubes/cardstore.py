@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from nightglass.config import Limits
 from nightglass.cubes.bintables import Column, TableRows, lay_out_rows, read_rows
+from nightglass.cubes.headers import read_header
 from nightglass.cubes.names import file_names
 from nightglass.cubes.records import FrameFile, Survey, TablePlan
+from nightglass.cubes.scanning import scan_file
 from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import CARD
-from nightglass.fitsio.headers import scan_headers, stream_limit
+from nightglass.fitsio.headers import stream_limit
 from nightglass.fitsio.sources import open_source
 
-__all__ = ["CARDS", "MAX_DATA", "CardStore", "StoredFile", "StoredHdu", "cards_table", "read_cards"]
+__all__ = ["CARDS", "MAX_DATA", "CardStore", "StoredFile", "StoredHdu", "cards_table", "read_cards", "read_data"]
 
 CARDS: Final = "CARDS"
 """EXTNAME of the table."""
@@ -62,6 +64,11 @@ class StoredHdu:
     text: bytes
     data_size: int
     data: bytes | None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is anything but an image, tile-compressed ones included."""
+        return _is_table(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +174,9 @@ def read_cards(cube: Path, limits: Limits | None = None) -> CardStore | None:
     Retryable
         If it cannot be read.
     """
-    info = next((info for info in scan_headers(cube, limits or Limits()) if info.name == CARDS), None)
-    return None if info is None else CardStore(read_rows(cube, info))
+    hdus = scan_file(cube, limits or Limits()).hdus
+    found = next((hdu for hdu in hdus if read_header(hdu.text).get("EXTNAME") == CARDS), None)
+    return None if found is None else CardStore(read_rows(cube, found))
 
 
 @dataclass(slots=True)
@@ -252,7 +260,11 @@ def _table_data(survey: Survey, hdus: Sequence[tuple[int, int]], limits: Limits,
         if found.data_size and found.data_size <= room and _is_table(found.text):
             wanted.setdefault(file, []).append((row, hdu))
             room -= found.data_size
-    return dict(item for file, rows in wanted.items() for item in _read_data(survey.files[file], rows, limits))
+    taken: dict[int, bytes] = {}
+    for file, rows in wanted.items():
+        data = read_data(survey.files[file], [hdu for _, hdu in rows], limits)
+        taken |= {row: item for (row, _), (_, item) in zip(rows, data, strict=True)}
+    return taken
 
 
 def _is_table(text: bytes) -> bool:
@@ -266,14 +278,21 @@ def _is_table(text: bytes) -> bool:
     )
 
 
-def _read_data(file: FrameFile, rows: Sequence[tuple[int, int]], limits: Limits) -> Iterator[tuple[int, bytes]]:
+def read_data(file: FrameFile, hdus: Sequence[int], limits: Limits) -> Iterator[tuple[int, bytes]]:
+    """Read the data of some HDUs, in the order of the file.
+
+    Raises
+    ------
+    Rejected, Retryable
+        If the file cannot be read any more, or is shorter than it was.
+    """
     path = file.stamp.path
     with open_source(path, limit=stream_limit(limits)) as source:
-        for row, hdu in rows:
+        for hdu in hdus:
             found = file.hdus[hdu]
             source.skip(found.data_offset - source.position)
             data = source.read(found.data_size)
             if len(data) < found.data_size:
                 message = f"{path}: HDU {hdu} has {len(data)} of {found.data_size} bytes"
                 raise Retryable(message, remedy="the file changed while it was read: try again")
-            yield row, data
+            yield hdu, data

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nightglass.cubes.bintables import MAX_COLUMNS, Column, lay_out_rows
+from nightglass.cubes.bintables import MAX_COLUMNS, Column, TableRows, lay_out_rows
 from nightglass.cubes.headers import HeaderStack
 from nightglass.cubes.names import file_names
 from nightglass.cubes.records import Plane, Survey, TablePlan
@@ -20,7 +20,7 @@ from nightglass.fitsio.cards import Scalar
 from nightglass.fitsio.product_cards import value_text
 from nightglass.fitsio.structure import is_structural
 
-__all__ = ["OWN_COLUMNS", "gaps_table", "keyword_column", "metadata_table"]
+__all__ = ["OWN_COLUMNS", "column_values", "gaps_table", "keyword_column", "metadata_table", "wrong_rows"]
 
 OWN_COLUMNS: Final = ("FRAME", "START_MJD", "START", "FILE", "HDU", "PLANE")
 """Columns that are no keywords: number of the frame, start in UTC, and where the plane came from."""
@@ -128,6 +128,42 @@ def gaps_table(survey: Survey) -> TablePlan | None:
         keyword_column("", [row[4] for row in rows], everything, name="REASON"),
     ]
     return lay_out_rows("GAPS", columns, comments=["Frames that are not in this cube, and why"], extra={})
+
+
+def column_values(rows: TableRows, name: str) -> list[Scalar]:
+    """Return a column as values, None where there is none: the inverse of `keyword_column`."""
+    stored = rows.columns[name].tolist()
+    kind = rows.columns[name].dtype
+    if kind.kind == "S" and rows.forms[name].endswith("L"):
+        return [None if value == b"" else value == b"T" for value in stored]
+    if kind.kind == "S":
+        return [value.rstrip(b" ").decode("latin-1") if value else None for value in stored]
+    if kind.kind == "f":
+        return [None if value != value else value for value in stored]
+    null = rows.nulls.get(name)
+    return [None if value == null else value for value in stored]
+
+
+def wrong_rows(rows: TableRows, planes: Sequence[Plane], survey: Survey) -> list[str]:
+    """Compare a table with the headers that it was made of; returns what differs, one line a column.
+
+    Parameters
+    ----------
+    planes : sequence of Plane
+        Of the rows, in their order.
+    """
+    headers, index = _Headers.of(planes, survey), _rows_of(planes).tolist()
+    wrong = []
+    for name, keyword in rows.keywords.items():
+        have, distinct = column_values(rows, name), headers.column(keyword)
+        text = rows.columns[name].dtype.kind == "S" and not rows.forms[name].endswith("L")
+        if text:
+            distinct = [None if value is None else _as_text(value).rstrip(b" ").decode("ascii") for value in distinct]
+        for row, place in enumerate(index):
+            if have[row] != distinct[place]:
+                wrong.append(f"row {row + 1} of column {name} is {have[row]!r}, {keyword} was {distinct[place]!r}")
+                break
+    return wrong
 
 
 class _Headers:
