@@ -63,6 +63,10 @@ def call_of(job: Job, *, configuration: str = "") -> FlowCall:
             return FlowCall("flows.realtime.make_masters", {**night, "kinds": kinds, **common})
         case JobKind.STAGE if job.stage is not None:
             return FlowCall(STAGE_FLOWS[job.stage], {**night, **common})
+        case JobKind.ARCHIVE if len(job.exposures) == 1:
+            return FlowCall("flows.archive.archive_exposure", {"exposure": job.exposures[0], **common})
+        case JobKind.ARCHIVE:
+            return FlowCall("flows.archive.archive_night", {**night, **common})
     message = f"no flow shows job {job.job_id} of kind {job.kind}"
     raise Misconfigured(message)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nightglass.archive.exposures import AssembleFunction, carry_out
 from nightglass.archive.planning import ArchivePlan, plan_archive
 from nightglass.archive.summaries import ArchiveOutcome, ArchiveSummary, Redo
-from nightglass.errors import LeaseLost, Misconfigured, NightglassError, Rejected
+from nightglass.errors import LeaseLost, Misconfigured, NightglassError, Rejected, Retryable
 from nightglass.ledger import ArchiveState
 from nightglass.model import Content, State
 
@@ -52,6 +52,19 @@ class NightArchive:
     def failures(self) -> tuple[ArchiveSummary, ...]:
         """Exposures that have no cube now, and that nobody else is at."""
         return tuple(item for item in self.exposures if item.error)
+
+    def check(self) -> None:
+        """Raise if an exposure could not be archived.
+
+        Raises
+        ------
+        Retryable
+            Naming how many, and the first of them; the ledger has the reasons of all.
+        """
+        if self.failures:
+            first = self.failures[0]
+            message = f"{len(self.failures)} of {len(self.exposures)} exposures of {self.camera}, night {self.night}, "
+            raise Retryable(message + f"could not be archived: {first.exposure}: {first.error}")
 
     def to_json(self) -> dict[str, Any]:
         """Return counts and failures as plain JSON values."""
@@ -148,33 +161,41 @@ def archive_night(
     names = exposures if exposures is not None else _names(ledger.entries(night, camera.name), chosen)
     rules = observatory.archive
     common: dict[str, Any] = {"ledger": ledger, "observatory": observatory, "camera": camera}
-    total = _Total(progress)
     plans = [_planned(name, chosen, common) for name in names]
-    jobs = [total.add(plan) if isinstance(plan, ArchivePlan) else None for plan in plans]
     at_once = max(1, min(rules.at_once, rules.memory_mib // _CUBE_MIB))
-    room = _Room(observatory.root, at_once=at_once, keep_gib=rules.free_disk_gib)
-
-    def one(plan: ArchivePlan | ArchiveSummary, number: int | None) -> ArchiveSummary | None:
-        if isinstance(plan, ArchivePlan) and number is not None:
-            if cancelled():
-                return None
-            with room.take(plan.estimate):
-                tell = None if progress is None else total.teller(number)
-                summary = _carried_out(
-                    plan, redo=redo, owner=owner, pool=pool, progress=tell, assemble=assemble, **common
-                )
-            total.end(number)
-        else:
-            assert isinstance(plan, ArchiveSummary)
-            summary = plan
-        if on_done is not None:
-            on_done(summary)
-        return summary
-
-    with ThreadPoolExecutor(room.at_once, thread_name_prefix="archive") as threads:
-        done = list(threads.map(one, plans, jobs))
+    crew = _Crew(
+        room=_Room(observatory.root, at_once=at_once, keep_gib=rules.free_disk_gib),
+        total=_Total(plans, progress),
+        on_done=on_done or (lambda _: None),
+        cancelled=cancelled,
+        options={**common, "pool": pool, "redo": redo, "owner": owner, "assemble": assemble},
+    )
+    with ThreadPoolExecutor(at_once, thread_name_prefix="archive") as threads:
+        done = list(threads.map(crew.do, range(len(plans)), plans))
     summaries = tuple(summary for summary in done if summary is not None)
     return NightArchive(night=night, camera=camera.name, content=chosen, exposures=summaries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Crew:
+    """What the threads share that archive the exposures of a night."""
+
+    room: _Room
+    total: _Total
+    on_done: Callable[[ArchiveSummary], None]
+    cancelled: Callable[[], bool]
+    options: dict[str, Any]
+
+    def do(self, number: int, plan: ArchivePlan | ArchiveSummary) -> ArchiveSummary | None:
+        """Archive one exposure; one that could not be planned is told as it is. None: nothing more may begin."""
+        if isinstance(plan, ArchivePlan):
+            if self.cancelled():
+                return None
+            with self.room.take(plan.estimate):
+                plan = _carried_out(plan, progress=self.total.teller(number), **self.options)
+        self.total.end(number)
+        self.on_done(plan)
+        return plan
 
 
 def _names(entries: Iterable[Entry], content: Content) -> list[str]:
@@ -219,16 +240,13 @@ def _failure(exposure: str, content: Content, error: Exception) -> ArchiveSummar
 class _Total:
     """Sums the progress of cubes that are written at the same time."""
 
-    def __init__(self, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self, plans: Iterable[ArchivePlan | ArchiveSummary], progress: Callable[[int, int], None] | None
+    ) -> None:
         self._progress = progress
         self._lock = threading.Lock()
-        self._sizes: list[int] = []
-        self._done: list[float] = []
-
-    def add(self, plan: ArchivePlan) -> int:
-        self._sizes.append(max(plan.estimate, 1))
-        self._done.append(0.0)
-        return len(self._sizes) - 1
+        self._sizes = [plan.estimate if isinstance(plan, ArchivePlan) else 0 for plan in plans]
+        self._shares = [0.0] * len(self._sizes)
 
     def teller(self, number: int) -> Callable[[int, int], None]:
         def tell(done: int, of: int) -> None:
@@ -243,8 +261,8 @@ class _Total:
         if self._progress is None:
             return
         with self._lock:
-            self._done[number] = max(self._done[number], share)
-            done = sum(size * share for size, share in zip(self._sizes, self._done, strict=True))
+            self._shares[number] = max(self._shares[number], share)
+            done = sum(size * share for size, share in zip(self._sizes, self._shares, strict=True))
             self._progress(int(done), sum(self._sizes))
 
 

@@ -55,7 +55,8 @@ class _Crew:
 class DarkExecutor:
     """Runs jobs in threads of this process, by plain library calls.
 
-    Group jobs have threads of their own, so that masters and stages, which take long, do not hold them up.
+    Group jobs have threads of their own, so that masters and stages, which take long, do not hold them up; archives,
+    which take longer still, have one that holds up nobody.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class DarkExecutor:
         self._reports: queue.SimpleQueue[JobReport] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         self._wake: Callable[[], None] = lambda: None
-        self._groups, self._others = self._hire()
+        self._groups, self._archives, self._others = self._hire()
 
     @property
     def terms(self) -> Terms:
@@ -89,7 +90,8 @@ class DarkExecutor:
 
     def submit(self, job: Job) -> None:
         """See `Executor`."""
-        (self._groups if job.kind is JobKind.GROUP else self._others).put(job)
+        crews = {JobKind.GROUP: self._groups, JobKind.ARCHIVE: self._archives}
+        crews.get(job.kind, self._others).put(job)
 
     def poll(self) -> Iterable[JobReport]:
         """See `Executor`."""
@@ -104,21 +106,25 @@ class DarkExecutor:
 
     def restart(self) -> None:
         """Leave the threads that hang to themselves, and hire new ones."""
-        self._groups.dismiss()
-        self._others.dismiss()
+        for crew in (self._groups, self._archives, self._others):
+            crew.dismiss()
         self._cancelled.clear()
-        self._groups, self._others = self._hire()
+        self._groups, self._archives, self._others = self._hire()
 
     def close(self) -> None:
         """See `Executor`."""
-        for crew in (self._groups, self._others):
+        for crew in (self._groups, self._archives, self._others):
             crew.dismiss()
-        for crew in (self._groups, self._others):
+        for crew in (self._groups, self._archives, self._others):
             crew.join(1.0)
 
-    def _hire(self) -> tuple[_Crew, _Crew]:
+    def _hire(self) -> tuple[_Crew, _Crew, _Crew]:
         # two for the rest: a final that takes minutes does not hold up the masters
-        return _Crew("dark-group", self._terms.capacity, self._do), _Crew("dark-other", 2, self._do)
+        return (
+            _Crew("dark-group", self._terms.capacity, self._do),
+            _Crew("dark-archive", 1, self._do),
+            _Crew("dark-other", 2, self._do),
+        )
 
     def _do(self, job: Job, crew: _Crew) -> None:
         def tell(phase: JobPhase, group_id: str = "", error: str = "", summary: dict[str, Any] | None = None) -> None:

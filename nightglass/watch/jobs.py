@@ -2,8 +2,8 @@
 
 A job is a request to make one plain library call (or, for a batch, one for each group), so that every
 executor does the same work: `nightglass.reduction.run_group`, `nightglass.calibrations.build_masters`,
-`nightglass.postprocess.run_stage`. A report tells how far it came; the ledger, not the report, says
-whether exposures are reduced.
+`nightglass.postprocess.run_stage`, `nightglass.archive.archive_night`. A report tells how far it came; the ledger,
+not the report, says whether exposures are reduced.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class JobKind(enum.StrEnum):
     """`build_masters` for one night of one camera."""
     STAGE = "stage"
     """`run_stage` for one stage of one night of one camera."""
+    ARCHIVE = "archive"
+    """`archive_night` for `Job.exposures` of one night of one camera."""
     REPORT = "report"
     """Show the dark runs that the ledger holds as unreported; nothing to do in the dark itself."""
 
@@ -71,6 +73,8 @@ class Job:
         For `JobKind.STAGE`.
     kinds : tuple of Kind
         For `JobKind.MASTERS`: which masters; empty: all.
+    exposures : tuple of str
+        For `JobKind.ARCHIVE`: which exposures; empty: all.
     """
 
     job_id: str
@@ -82,6 +86,7 @@ class Job:
     groups: tuple[GroupJob, ...] = ()
     stage: Stage | None = None
     kinds: tuple[Kind, ...] = ()
+    exposures: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -95,6 +100,7 @@ class Job:
             "groups": [group.to_json() for group in self.groups],
             "stage": self.stage.value if self.stage else None,
             "kinds": [kind.value for kind in self.kinds],
+            "exposures": list(self.exposures),
         }
 
     @classmethod
@@ -119,6 +125,7 @@ class Job:
                 groups=tuple(GroupJob.from_json(group) for group in record["groups"]),
                 stage=Stage(record["stage"]) if record["stage"] else None,
                 kinds=tuple(Kind(kind) for kind in record["kinds"]),
+                exposures=tuple(record["exposures"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             message = f"a job record does not fit: {error!r}"
@@ -138,6 +145,8 @@ class JobReport:
         logs and status only: what happens to the exposures stands in the ledger.
     flow_run_id : str
         Of the Prefect flow run, where there is one.
+    lost : bool
+        With ENDED: whether the job went down with its runner, for which its exposures are not to blame.
     summary : dict
         Small JSON-able facts for logs and status (masters made, verdicts, seconds).
     """
@@ -147,6 +156,7 @@ class JobReport:
     group_id: str = ""
     error: str = ""
     flow_run_id: str = ""
+    lost: bool = False
     summary: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -157,6 +167,7 @@ class JobReport:
             "group_id": self.group_id,
             "error": self.error,
             "flow_run_id": self.flow_run_id,
+            "lost": self.lost,
             "summary": self.summary,
         }
 

@@ -35,8 +35,9 @@ _RESTART_GRACE_S = 2.0
 _GROUP_PATIENCE_S = 10.0
 _PATIENCE_S = 30.0
 """For groups, and for masters and stages, that were begun when the breaker opened."""
-_LONG_JOB = 20
-"""Masters and stages may take so many times as long as one exposure without a word."""
+_ID_BYTES = 8
+_LONG_JOB = {JobKind.ARCHIVE: 360}
+"""Masters and stages may take 20 times as long as one exposure without a word, archives, which are leased, longer."""
 
 EndFunction = Callable[[Job, JobReport], None]
 
@@ -87,12 +88,28 @@ class Launcher:
                 launched += 1
         return launched
 
-    def start(self, kind: JobKind, camera: str, night: Night, *, now: float, stage: Stage | None = None) -> None:
-        """Launch a job that is no group: masters, a stage, or the report of late runs."""
-        names = {JobKind.MASTERS: "masters", JobKind.REPORT: "late-runs"}
-        key = f"{night}-{stage.value if stage else names[kind]}"
-        deadline_s = _LONG_JOB * self.bench.observatory.reduction.lease_s
-        job = Job(job_id=_job_id(), kind=kind, key=key, camera=camera, night=night, deadline_s=deadline_s, stage=stage)
+    def start(
+        self,
+        kind: JobKind,
+        camera: str,
+        night: Night,
+        *,
+        now: float,
+        stage: Stage | None = None,
+        exposures: tuple[str, ...] = (),
+    ) -> None:
+        """Launch a job that is no group: masters, a stage, archives, or the report of late runs."""
+        names = {JobKind.MASTERS: "masters", JobKind.REPORT: "late-runs", JobKind.ARCHIVE: "archive"}
+        job = Job(
+            job_id=secrets.token_hex(_ID_BYTES),
+            kind=kind,
+            key=exposures[0] if len(exposures) == 1 else f"{night}-{stage.value if stage else names[kind]}",
+            camera=camera,
+            night=night,
+            deadline_s=_LONG_JOB.get(kind, 20) * self.bench.observatory.reduction.lease_s,
+            stage=stage,
+            exposures=exposures,
+        )
         self._launch(job, now)
 
     def listen(self, now: float) -> None:
@@ -202,7 +219,7 @@ class Launcher:
         exposures = sum(len(item.members) for item in batch)
         workers = max(len(self.bench.pool.workers()), 1)
         lease_s = rules.lease_s * math.ceil(exposures / workers)
-        job_id, groups = _job_id(), []
+        job_id, groups = secrets.token_hex(_ID_BYTES), []
         for item in batch:
             leases = self._leases(item, lease_s=lease_s)
             refs = {ref.exposure_id: ref for ref in self.bench.ledger.refs([lease.exposure_id for lease in leases])}
@@ -262,7 +279,9 @@ class Launcher:
         """Close the file of a job that ended; leases that it left behind are given back."""
         left = _open_leases(flight)
         error = report.error or "the run ended without a word about it"
-        if left and flight.begun:
+        if left and report.lost:
+            self._revoke(left, error)
+        elif left and flight.begun:
             self._give_back(left, Retryable(f"{flight.job.key}: {error}"))
         elif left:
             self._revoke(left, f"{flight.job.key} did not begin: {error}")
@@ -381,7 +400,3 @@ def _open_leases(flight: Flight, *, working: bool = False) -> list[Lease]:
         if lease.exposure_id in flight.pending.get(group.group_id, ())
         and (not working or flight.phase(group.group_id) is JobPhase.WORKING)
     ]
-
-
-def _job_id() -> str:
-    return secrets.token_hex(8)

@@ -169,6 +169,8 @@ class Watch:
         timers.every(2.0, "nights", self._tend_nights)
         timers.every(5.0, "search", lambda: parts.search.look(time.monotonic()))
         timers.every(5.0, "late reports", lambda: parts.chores.start_reports(time.monotonic()))
+        if parts.finish is None:  # else the final stage follows at once, and archives all
+            timers.every(2.0, "archives", lambda: parts.archives.look(time.monotonic()))
         timers.every(10.0, "disk", parts.sentry.look_at_disk)
         return timers
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nightglass.layout import Layout
 from nightglass.model import State
 from nightglass.watch.alarms import AlarmFunction, Alarms
+from nightglass.watch.archiving import ArchiveDesk
 from nightglass.watch.catchup import CatchUp
 from nightglass.watch.chores import Chores
 from nightglass.watch.collector import Collector
@@ -74,6 +75,7 @@ class Parts:
     launcher: Launcher
     keeper: NightKeeper
     chores: Chores
+    archives: ArchiveDesk
     collector: Collector
     # these need one another, so they are put in as they are made
     sources: Sources = field(init=False)
@@ -101,6 +103,7 @@ class Parts:
     def take_end(self, job: Job, report: JobReport) -> None:
         """Take the end of a job that is no group job."""
         self.chores.ended(job, report, time.monotonic())
+        self.archives.ended(job, report, time.monotonic())
 
 
 def assemble(
@@ -203,6 +206,7 @@ def _core(bench: Workbench, executor: Executor | None, calls: Calls) -> Parts:
             settle_s=observatory.reduction.calibration_settle_s,
             on_again=lambda entries: parts.take_over(entries),
         ),
+        archives=ArchiveDesk(bench.ledger, launcher, keeper, alarms, rules=observatory.archive),
         collector=Collector(bench.ledger, bench.cameras, queue),
     )
     return parts

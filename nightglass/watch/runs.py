@@ -45,4 +45,8 @@ def _flow_of(job: Job) -> tuple[str, dict[str, Any]]:
             return "reduce-exposure", {"exposure": job.groups[0].refs[0].exposure_id}
         case JobKind.STAGE if job.stage is not None:
             return _STAGE_FLOWS[job.stage], {"night": job.night.label}
+        case JobKind.ARCHIVE if len(job.exposures) == 1:
+            return "archive-exposure", {"exposure": job.exposures[0]}
+        case JobKind.ARCHIVE:
+            return "archive-night", {"night": job.night.label}
     return "make-masters", {"night": job.night.label}

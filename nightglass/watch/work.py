@@ -54,7 +54,7 @@ def perform(job: Job, bench: Workbench, *, on_phase: PhaseFunction) -> dict[str,
     Raises
     ------
     NightglassError
-        What masters or a stage raised.
+        What masters, a stage or an archive raised.
     """
     on_phase(JobPhase.WORKING, "", "")
     match job.kind:
@@ -64,6 +64,8 @@ def perform(job: Job, bench: Workbench, *, on_phase: PhaseFunction) -> dict[str,
             return _perform_masters(job, bench)
         case JobKind.STAGE:
             return _perform_stage(job, bench)
+        case JobKind.ARCHIVE:
+            return _perform_archive(job, bench)
         case JobKind.REPORT:
             return {}  # without Prefect there is nowhere to report to
 
@@ -115,3 +117,18 @@ def _perform_stage(job: Job, bench: Workbench) -> dict[str, Any]:
         observatory=bench.observatory,
     )
     return {"stage": job.stage.value}
+
+
+def _perform_archive(job: Job, bench: Workbench) -> dict[str, Any]:
+    from nightglass.archive import archive_night
+
+    night = archive_night(
+        job.night,
+        bench.camera(job.camera),
+        exposures=job.exposures or None,
+        ledger=bench.ledger,
+        pool=bench.pool,
+        observatory=bench.observatory,
+    )
+    night.check()
+    return night.to_json()
