@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from nightglass.cubes.converting import PlaneReader, convert_pixels, is_moved, open_planes
+from nightglass.config import Limits
+from nightglass.cubes.converting import PlaneReader, convert_pixels, is_moved
 from nightglass.cubes.records import Encoding, FrameFile, PixelFormat, Plane, Stamp
 from nightglass.cubes.sums import rotated, sum_block
 from nightglass.errors import NightglassError, Rejected, Retryable
@@ -93,6 +93,7 @@ class MoveTask:
 
     part: Path
     runs: tuple[Run, ...]
+    limits: Limits
 
     @property
     def size(self) -> int:
@@ -148,7 +149,8 @@ def move_planes(task: MoveTask) -> tuple[MovedRun, ...]:
     except OSError as error:
         raise _cannot_write(task.part, error) from error
     try:
-        return tuple(_move(run, _Outlet(_writer(descriptor, run.offset, task.part))) for run in task.runs)
+        with PlaneReader(task.limits) as reader:
+            return tuple(_move(run, _Outlet(_writer(descriptor, run.offset, task.part)), reader) for run in task.runs)
     finally:
         os.close(descriptor)
 
@@ -156,10 +158,11 @@ def move_planes(task: MoveTask) -> tuple[MovedRun, ...]:
 def fetch_planes(task: MoveTask) -> tuple[FetchedRun, ...]:
     """Read the planes of a task, and return their bytes: for a cube that workers do not see."""
     fetched = []
-    for run in task.runs:
-        data = bytearray()
-        moved = _move(run, _Outlet(data.extend))
-        fetched.append(FetchedRun(moved, run.offset, bytes(data)))
+    with PlaneReader(task.limits) as reader:
+        for run in task.runs:
+            data = bytearray()
+            moved = _move(run, _Outlet(data.extend), reader)
+            fetched.append(FetchedRun(moved, run.offset, bytes(data)))
     return tuple(fetched)
 
 
@@ -229,14 +232,9 @@ class _Outlet:
         self._filled = 0
 
 
-def _move(run: Run, outlet: _Outlet) -> MovedRun:
+def _move(run: Run, outlet: _Outlet, reader: PlaneReader) -> MovedRun:
     """Move all planes of a run; in the place of one that is bad stand zeros, until the cube is planned anew."""
-    faults: list[Fault] = []
-    for file, moves in groupby(run.moves, key=lambda move: move.file):
-        with open_planes(file) as reader:
-            for move in moves:
-                fault = _move_plane(move, outlet, reader)
-                faults += [fault] if fault else []
+    faults = [fault for move in run.moves if (fault := _move_plane(move, outlet, reader)) is not None]
     return MovedRun(run.hdu, rotated(outlet.finish(), run.start), tuple(faults))
 
 
@@ -284,7 +282,7 @@ def _copied(move: Move, outlet: _Outlet) -> Iterator[int]:
 def _made(move: Move, outlet: _Outlet, reader: PlaneReader) -> Iterator[int]:
     """Unpack a plane, bring it to the numbers of the cube, and move it."""
     _check_path(move.file.stamp)
-    made = convert_pixels(reader.read(move.source), move.source.format, move.target)
+    made = convert_pixels(reader.read(move.file, move.source), move.source.format, move.target)
     outlet.put(np.ascontiguousarray(made).reshape(-1).view(np.uint8).data)
     yield move.size
 

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from nightglass.config import Limits
 from nightglass.cubes.moving import Fault, FetchedRun, Move, MovedRun, MoveTask, Run, fetch_planes, move_planes
 from nightglass.cubes.placing import PlacedHdu, place_hdus
 from nightglass.cubes.records import CubePlan, FrameFile, HduText, ImagePlan, Progress, SourceSummary, TablePlan
@@ -40,7 +41,7 @@ class SpoiltFrames(Retryable):
 
 
 def write_plain(
-    plan: CubePlan, part: Path, *, pool: Pool, progress: Progress | None = None
+    plan: CubePlan, part: Path, *, pool: Pool, limits: Limits, progress: Progress | None = None
 ) -> tuple[SourceSummary, ...]:
     """Write a cube without compression, by the workers of a pool; not synced.
 
@@ -61,7 +62,7 @@ def write_plain(
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             os.posix_fallocate(descriptor, 0, placed[-1].end)  # a disk that is too small says so now
-            totals = _move_all(plan, placed, part, descriptor, pool, progress)
+            totals = _move_all(plan, placed, part, descriptor, pool, limits, progress)
             for index, hdu in enumerate(placed):
                 _finish(descriptor, hdu, totals[index])
         finally:
@@ -100,6 +101,7 @@ def _move_all(
     part: Path,
     descriptor: int,
     pool: Pool,
+    limits: Limits,
     progress: Progress | None,
 ) -> list[int]:
     """Move all planes; return the sum of the data of each HDU."""
@@ -108,7 +110,7 @@ def _move_all(
     gathers = plan.request.mode == "gather"
     whole = sum(hdu.data_size for hdu in placed if isinstance(hdu.plan, ImagePlan))
     share = whole // (_TASKS_EACH * max(len(pool.workers()), 1))
-    tasks = _tasks(plan, placed, part, max(min(share, _GATHERED_BYTES if gathers else _TASK_BYTES), 1))
+    tasks = _tasks(plan, placed, part, limits, max(min(share, _GATHERED_BYTES if gathers else _TASK_BYTES), 1))
     done = 0
     function: Callable[[MoveTask], Sequence[MovedRun | FetchedRun]] = fetch_planes if gathers else move_planes
     for task, results in run_tasks(pool, function, tasks, key=f"cube {part.name}"):
@@ -132,7 +134,7 @@ def _received(result: MovedRun | FetchedRun, descriptor: int) -> MovedRun:
     return result.moved
 
 
-def _tasks(plan: CubePlan, placed: Sequence[PlacedHdu], part: Path, size: int) -> Iterator[MoveTask]:
+def _tasks(plan: CubePlan, placed: Sequence[PlacedHdu], part: Path, limits: Limits, size: int) -> Iterator[MoveTask]:
     """Divide all planes into tasks of about equal size, in the order of the cube."""
     held: list[tuple[int, int, Move]] = []
     filled = 0
@@ -141,10 +143,10 @@ def _tasks(plan: CubePlan, placed: Sequence[PlacedHdu], part: Path, size: int) -
             held.append((index, start, move))
             filled += move.size
             if filled >= size or len(held) >= _TASK_PLANES:
-                yield _task(held, placed, part)
+                yield _task(held, placed, part, limits)
                 held, filled = [], 0
     if held:
-        yield _task(held, placed, part)
+        yield _task(held, placed, part, limits)
 
 
 def _moves(plan: CubePlan, hdu: PlacedHdu) -> Iterator[tuple[int, Move]]:
@@ -166,13 +168,13 @@ def _lightened(file: FrameFile) -> FrameFile:
     return replace(file, hdus=tuple(places) if file.gzip else ())
 
 
-def _task(held: Sequence[tuple[int, int, Move]], placed: Sequence[PlacedHdu], part: Path) -> MoveTask:
+def _task(held: Sequence[tuple[int, int, Move]], placed: Sequence[PlacedHdu], part: Path, limits: Limits) -> MoveTask:
     runs = []
     for index, members in groupby(held, key=lambda item: item[0]):
         chosen = tuple(members)
         start = chosen[0][1]
         runs.append(Run(index, start, placed[index].data_offset + start, tuple(move for _, _, move in chosen)))
-    return MoveTask(part, tuple(runs))
+    return MoveTask(part, tuple(runs), limits)
 
 
 def _finish(descriptor: int, hdu: PlacedHdu, total: int) -> None:
