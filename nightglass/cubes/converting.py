@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nightglass.config import Limits
 from nightglass.cubes.records import Encoding, FrameFile, PixelFormat, Plane
 from nightglass.errors import NightglassError, Rejected, Retryable
-from nightglass.fitsio.cards import BLOCK
+from nightglass.fitsio.headers import stream_limit
 from nightglass.fitsio.sources import ByteSource, open_source, reading
 
-__all__ = ["PlaneReader", "convert_pixels", "is_moved", "open_planes", "read_plane", "stored_dtype"]
+__all__ = ["PlaneReader", "convert_pixels", "is_moved", "read_plane", "stored_dtype"]
 
 _DTYPES: Final = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _WORDS: Final = 1 << 64
@@ -207,21 +208,26 @@ def _describe(pixels: PixelFormat) -> str:
 
 
 class PlaneReader:
-    """Reads planes of one file, which stays open; fast when they come in the order of the file.
+    """Reads planes of any file; the file of the last one stays open, so it is fast in the order of files and offsets.
 
-    Made by `open_planes`.
+    Use it as a context. Nothing is opened before the first plane is read.
     """
 
-    def __init__(self, file: FrameFile, resources: contextlib.ExitStack) -> None:
-        self._file = file
-        self._path = file.stamp.path
-        self._resources = resources
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._resources = contextlib.ExitStack()
+        self._path = Path()
         self._descriptor = -1
-        self._streams = resources.enter_context(contextlib.ExitStack())
         self._stream: ByteSource | None = None
         self._fits: Any = None
 
-    def read(self, plane: Plane) -> NDArray[Any]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def read(self, file: FrameFile, plane: Plane) -> NDArray[Any]:
         """Return the stored numbers of a plane, big-endian.
 
         Raises
@@ -231,6 +237,9 @@ class PlaneReader:
         Retryable
             If the file cannot be read, or ends too early.
         """
+        if file.stamp.path != self._path:
+            self._close()
+            self._path = file.stamp.path
         if plane.encoding is Encoding.TILES:
             return self._decompress(plane)
         pixels = np.empty(plane.shape, stored_dtype(plane.format.bitpix))
@@ -241,6 +250,10 @@ class PlaneReader:
             message = f"{self._path}: {plane.size - got} bytes are missing at the end of HDU {plane.hdu}"
             raise Retryable(message, remedy="it was cut since its headers were read; transfer it again")
         return pixels
+
+    def _close(self) -> None:
+        self._resources.close()
+        self._descriptor, self._stream, self._fits = -1, None, None
 
     def _pread(self, plane: Plane, target: memoryview) -> int:
         if self._descriptor < 0:
@@ -254,10 +267,9 @@ class PlaneReader:
     def _expand(self, plane: Plane, target: memoryview) -> int:
         """Read from a gzip stream, which only goes forward: it is opened again for what has gone by."""
         if self._stream is None or self._stream.position > plane.offset:
-            self._streams.close()
-            last = self._file.hdus[-1]  # as far as the survey went, which kept to the limits
-            limit = last.data_offset + last.data_size + BLOCK
-            self._stream = self._streams.enter_context(open_source(self._path, limit=limit))
+            self._close()
+            limit = stream_limit(self._limits)
+            self._stream = self._resources.enter_context(open_source(self._path, limit=limit))
         self._stream.skip(plane.offset - self._stream.position)
         return self._stream.read_into(target)
 
@@ -290,14 +302,7 @@ class PlaneReader:
         return Rejected(message, remedy="transfer the file again")
 
 
-@contextlib.contextmanager
-def open_planes(file: FrameFile) -> Iterator[PlaneReader]:
-    """Open a file whose planes are wanted; nothing is opened before the first is read."""
-    with contextlib.ExitStack() as resources:
-        yield PlaneReader(file, resources)
-
-
-def read_plane(file: FrameFile, plane: Plane) -> NDArray[Any]:
+def read_plane(file: FrameFile, plane: Plane, limits: Limits | None = None) -> NDArray[Any]:
     """Return the stored big-endian numbers of one plane, of any encoding; see `PlaneReader.read`."""
-    with open_planes(file) as reader:
-        return reader.read(plane)
+    with PlaneReader(limits or Limits()) as reader:
+        return reader.read(file, plane)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightglass.config import Limits
-from nightglass.cubes.converting import convert_pixels, is_moved, open_planes, read_plane, stored_dtype
+from nightglass.cubes.converting import PlaneReader, convert_pixels, is_moved, read_plane, stored_dtype
 from nightglass.cubes.records import CubeRequest, Encoding, PixelFormat
 from nightglass.cubes.scanning import scan_file
 from nightglass.cubes.survey import survey_frames
@@ -147,9 +147,9 @@ def test_planes_of_every_encoding(tmp_path, packing):
     assert {plane.encoding for plane in survey.planes} == {
         {"plain": Encoding.PLAIN, "gzip": Encoding.GZIP}.get(packing, Encoding.TILES)
     }
-    with open_planes(survey.files[0]) as reader:
+    with PlaneReader(Limits()) as reader:
         for number in (0, 1, 4, 2):  # a gzip stream has to go back for the last
-            pixels = reader.read(survey.planes[number])
+            pixels = reader.read(survey.files[0], survey.planes[number])
             assert pixels.dtype == ">i2"
             assert np.array_equal(pixels, cube[number])
     assert np.array_equal(read_plane(survey.files[0], survey.planes[3]), cube[3])
