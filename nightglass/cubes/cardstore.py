@@ -70,6 +70,11 @@ class StoredHdu:
         """Whether it is anything but an image, tile-compressed ones included."""
         return _is_table(self.text)
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether it is a tile-compressed image."""
+        return _is_compressed(self.text)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -272,7 +277,11 @@ def _is_table(text: bytes) -> bool:
     first = text[:CARD]
     if not first.startswith(b"XTENSION") or b"'IMAGE" in first or b"'IUEIMAGE" in first:
         return False
-    return not any(
+    return not _is_compressed(text)
+
+
+def _is_compressed(text: bytes) -> bool:
+    return b"ZIMAGE  =" in text and any(
         text.startswith(b"ZIMAGE  =", start) and text[start + 10 : start + CARD].split(b"/")[0].strip() == b"T"
         for start in range(0, len(text), CARD)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ from nightglass.errors import NightglassError
 from nightglass.fitsio.checksums import add_sums
 from nightglass.fitsio.sources import reading
 
-__all__ = ["Comparison", "FramePlane", "PlaneTask", "Span", "check_spans", "compare_planes", "sum_range"]
+__all__ = ["Comparison", "FramePlane", "PlaneTask", "compare_planes", "sum_range"]
 
 _PIECE: Final = 1 << 20
 """Bytes that are looked at a time: two of them stay in the cache of a core. A multiple of 4, so that sums add up."""
@@ -27,24 +26,6 @@ _MAX_TOLD: Final = 20
 """Differences that a task tells; a cube that is wrong throughout is told by its first ones."""
 _ROUNDING: Final = {-32: 1e-6, -64: 1e-14}
 """Relative differences that scaling may leave behind in floats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Bytes of a file, and the sum that was written there.
-
-    Attributes
-    ----------
-    datasum : int
-        As `nightglass.cubes.sums.sum_block` of these bytes alone, wherever they begin.
-    what : str
-        For the message.
-    """
-
-    offset: int
-    size: int
-    datasum: int
-    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +53,6 @@ class Comparison:
 
     differences: tuple[str, ...]
     sums: tuple[int | None, ...]
-
-
-def check_spans(path: Path, spans: Sequence[Span]) -> tuple[str, ...]:
-    """Read parts of a file back; returns what is not as it was written.
-
-    Raises
-    ------
-    Retryable
-        If the file cannot be read.
-    """
-    wrong = []
-    with reading(path), path.open("rb", buffering=0) as stream:
-        for span in spans:
-            total, size = _sum(stream.fileno(), span.offset, span.size)
-            if size < span.size:
-                wrong.append(f"{path}: {span.what} ends after {size} of {span.size} bytes")
-            elif total != span.datasum:
-                wrong.append(f"{path}: {span.what} reads back with sum {total}, written was {span.datasum}")
-    return tuple(wrong)
 
 
 def sum_range(path: Path, offset: int, size: int) -> int:

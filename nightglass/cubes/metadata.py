@@ -20,7 +20,7 @@ from nightglass.fitsio.cards import Scalar
 from nightglass.fitsio.product_cards import value_text
 from nightglass.fitsio.structure import is_structural
 
-__all__ = ["OWN_COLUMNS", "column_values", "gaps_table", "keyword_column", "metadata_table", "wrong_rows"]
+__all__ = ["OWN_COLUMNS", "column_values", "gaps_table", "keyword_column", "metadata_table", "mjd", "wrong_rows"]
 
 OWN_COLUMNS: Final = ("FRAME", "START_MJD", "START", "FILE", "HDU", "PLANE")
 """Columns that are no keywords: number of the frame, start in UTC, and where the plane came from."""
@@ -166,6 +166,13 @@ def wrong_rows(rows: TableRows, planes: Sequence[Plane], survey: Survey) -> list
     return wrong
 
 
+def mjd(moment: datetime) -> float:
+    """Return a moment as modified Julian date in UTC, days."""
+    since = moment - _EPOCH
+    # days apart from the rest of the day: a division of all microseconds at once would round twice
+    return since.days + (since.seconds + since.microseconds * 1e-6) / _DAY_S
+
+
 class _Headers:
     """Values of the distinct headers of planes, completed from the primary headers of their files."""
 
@@ -201,7 +208,7 @@ def _rows_of(planes: Sequence[Plane]) -> NDArray[np.intp]:
 def _own_columns(planes: Sequence[Plane], survey: Survey, times: Sequence[datetime | None]) -> list[Column]:
     names = [name.encode("ascii") for name in file_names([file.stamp.path for file in survey.files])]
     files = np.array([names[plane.file] for plane in planes], "S")
-    days = [np.nan if moment is None else _mjd(moment) for moment in times]
+    days = [np.nan if moment is None else mjd(moment) for moment in times]
     texts = np.array([b"" if moment is None else _iso(moment) for moment in times], "S")
     return [
         _always_integers("FRAME", [plane.frame for plane in planes]),
@@ -211,12 +218,6 @@ def _own_columns(planes: Sequence[Plane], survey: Survey, times: Sequence[dateti
         Column(name="HDU", form="1J", values=np.array([plane.hdu for plane in planes])),
         Column(name="PLANE", form="1J", values=np.array([plane.number for plane in planes])),
     ]
-
-
-def _mjd(moment: datetime) -> float:
-    since = moment - _EPOCH
-    # days apart from the rest of the day: a division of all microseconds at once would round twice
-    return since.days + (since.seconds + since.microseconds * 1e-6) / _DAY_S
 
 
 def _iso(moment: datetime) -> bytes:

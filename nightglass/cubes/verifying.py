@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from nightglass.config import Limits
-from nightglass.cubes.comparing import Comparison, FramePlane, PlaneTask, Span, check_spans, compare_planes, sum_range
+from nightglass.cubes.comparing import FramePlane, PlaneTask, compare_planes, sum_range
 from nightglass.cubes.framing import FrameSet, match_frames
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.metadata import wrong_rows
@@ -17,18 +17,17 @@ from nightglass.cubes.opening import CubeFile, CubeImage, open_cube
 from nightglass.cubes.records import Problem, Progress, Survey
 from nightglass.cubes.scanning import scan_files
 from nightglass.cubes.sums import rotated, sum_block
-from nightglass.errors import Retryable
+from nightglass.cubes.working import run_tasks
 from nightglass.fitsio.checksums import add_sums
 from nightglass.pool import Pool, SerialPool
 
-__all__ = ["Verification", "check_written", "verify_cube"]
+__all__ = ["Verification", "verify_cube"]
 
 _TASK_BYTES: Final = 32 << 20
 _TASK_PLANES: Final = 500
-_ATTEMPTS: Final = 3
-"""How often a task is given to the workers: they may die of what has nothing to do with it."""
 _MAX_TOLD: Final = 100
-_ALL_ONES: Final = 0xFFFFFFFF
+_ZERO: Final = 0xFFFFFFFF
+"""In ones' complement another way to write 0."""
 
 _Task = TypeVar("_Task")
 
@@ -44,7 +43,7 @@ class Verification:
     differences : tuple of str
         What differs, and where; the first hundred.
     planes : int
-        How many planes were compared, or parts read back.
+        How many planes the cube has.
     seconds : float
         How long it took.
     left_out : tuple of Path
@@ -56,32 +55,6 @@ class Verification:
     planes: int
     seconds: float
     left_out: tuple[Path, ...] = ()
-
-
-def check_written(
-    path: Path, spans: Sequence[Span], *, pool: Pool | None = None, progress: Progress | None = None
-) -> Verification:
-    """Read back what was just written, and compare its sums with those of what was written.
-
-    Reads every byte once, on the workers of the pool; memory of a worker is about a MiB.
-
-    Parameters
-    ----------
-    spans : sequence of Span
-        Parts of the file with their sums, in any order; together the whole file, if all of it is to be checked.
-
-    Raises
-    ------
-    Retryable
-        If the file cannot be read.
-    """
-    begun = time.perf_counter()
-    tally = _Tally(sum(span.size for span in spans), progress)
-    tasks = list(_batches(spans, lambda span: span.size))
-    for batch, wrong in _run(pool or SerialPool(), check_spans, [(path, batch) for batch in tasks]):
-        tally.differences += wrong
-        tally.add(sum(span.size for span in batch[1]))
-    return tally.verification(len(spans), begun)
 
 
 def verify_cube(
@@ -125,6 +98,20 @@ def verify_cube(
     return tally.verification(planes, begun, matched.left_out)
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Part of the data of an HDU."""
+
+    path: Path
+    hdu: int
+    offset: int
+    size: int
+
+
+def _sum_piece(piece: _Piece) -> int:
+    return sum_range(piece.path, piece.offset, piece.size)
+
+
 @dataclass(slots=True)
 class _Tally:
     """How far a verification is, and what it found."""
@@ -157,7 +144,7 @@ def _compare_images(
     opened: CubeFile, matched: FrameSet, tally: _Tally, limits: Limits, pool: Pool
 ) -> dict[int, list[int | None]]:
     """Compare all planes; returns for each HDU the sums of its planes, where they were compared as bytes."""
-    tasks: list[tuple[PlaneTask]] = []
+    tasks: list[PlaneTask] = []
     for image in opened.images:
         pairs = [(index, plane) for index, plane in enumerate(matched.planes[image.hdu]) if plane is not None]
         if len(pairs) == len(image.origins):
@@ -165,10 +152,9 @@ def _compare_images(
             where = f"{opened.file.stamp.path}: table {image.name}T: "
             tally.differences += [where + line for line in wrong_rows(image.rows, planes, matched.survey)]
         for batch in _batches(pairs, lambda pair: pair[1].plane.shape[0] * pair[1].plane.shape[1] * 8):
-            tasks.append((_plane_task(opened, image, batch, limits),))
+            tasks.append(_plane_task(opened, image, batch, limits))
     sums: dict[int, list[int | None]] = {image.hdu: [None] * len(image.origins) for image in opened.images}
-    for (task,), result in _run(pool, compare_planes, tasks):
-        comparison: Comparison = result
+    for task, comparison in run_tasks(pool, compare_planes, tasks, key=f"verify {opened.file.stamp.path.name}"):
         tally.differences += comparison.differences
         for plane, total in zip(task.planes, comparison.sums, strict=True):
             sums[plane.hdu][plane.number] = total
@@ -210,20 +196,17 @@ def _wrong_sums(opened: CubeFile, sums: dict[int, list[int | None]], tally: _Tal
     path = opened.file.stamp.path
     sizes = {image.hdu: image.picture.plane_size for image in opened.images if image.picture.tiles is None}
     totals: dict[int, int] = {}
-    pieces: list[tuple[Path, int, int]] = []
-    owners: list[tuple[int, int]] = []
+    pieces: list[_Piece] = []
     for index, hdu in enumerate(opened.file.hdus):
         planes = sums.get(index, [None])
+        totals[index] = 0
         if index in sizes and None not in planes:
             totals[index] = add_sums(*(rotated(item or 0, n * sizes[index]) for n, item in enumerate(planes)))
             continue
-        totals[index] = 0
         for start in range(0, hdu.data_size, _TASK_BYTES):
-            pieces.append((path, hdu.data_offset + start, min(_TASK_BYTES, hdu.data_size - start)))
-            owners.append((index, start))
-    for number, (_, total) in enumerate(_run(pool, sum_range, pieces)):
-        index = owners[number][0]
-        totals[index] = add_sums(totals[index], total)
+            pieces.append(_Piece(path, index, hdu.data_offset + start, min(_TASK_BYTES, hdu.data_size - start)))
+    for piece, total in run_tasks(pool, _sum_piece, pieces, key=f"sum {path.name}"):
+        totals[piece.hdu] = add_sums(totals[piece.hdu], total)
     tally.add(tally.size)
     return [line for index, total in totals.items() for line in _wrong_sum(opened, index, total)]
 
@@ -235,9 +218,9 @@ def _wrong_sum(opened: CubeFile, index: int, total: int) -> Iterator[str]:
     declared = str(values.get("DATASUM") or "").strip()
     if not declared or "CHECKSUM" not in values:
         yield f"{where} has no CHECKSUM and DATASUM"
-    elif declared != str(total):
+    elif not declared.isdecimal() or int(declared) % _ZERO != total % _ZERO:
         yield f"{where}: DATASUM is {declared}, the data have {total}"
-    elif add_sums(sum_block(text), total) not in (0, _ALL_ONES):
+    elif add_sums(sum_block(text), total) % _ZERO:
         yield f"{where}: CHECKSUM does not fit its header"
 
 
@@ -253,22 +236,3 @@ def _batches(items: Sequence[_Task], size: Callable[[_Task], int]) -> Iterator[t
         total += size(item)
     if batch:
         yield tuple(batch)
-
-
-def _run(pool: Pool, function: Callable[..., Any], tasks: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
-    """Yield each task (a tuple of arguments) with its result, in order; one whose worker died is given out again."""
-    futures = [pool.submit(function, *task) for task in tasks]
-    try:
-        for number, task in enumerate(tasks):
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    result = futures[number].result()
-                    break
-                except Retryable:
-                    if attempt == _ATTEMPTS:
-                        raise
-                    futures[number] = pool.submit(function, *task)
-            yield task, result
-    finally:
-        for future in futures:
-            future.cancel()
