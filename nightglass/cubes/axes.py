@@ -62,6 +62,7 @@ def time_axis(starts: Sequence[datetime | None], *, matrix: bool) -> dict[str, C
         "CRVAL3": (0.0, "since MJDREFI + MJDREFF"),
         "CD3_3" if matrix else "CDELT3": (round(interval, 9), "[s] from frame to frame"),
         "TIMESYS": "UTC",
-        "MJDREFI": (day, "[d] start of the first frame, whole days"),
+        "DATEREF": (known[0].astimezone(UTC).replace(tzinfo=None).isoformat(), "start of the first frame"),
+        "MJDREFI": (day, "[d] the same, whole days"),
         "MJDREFF": (rest / _DAY, "[d] and the rest of the day"),
     }

@@ -225,7 +225,7 @@ def _places(text: bytes) -> tuple[dict[str, tuple[int, int]], list[int]]:
         if head[:3] == b"END" and _is_end(head):
             break
         found = _ORDINARY.fullmatch(head, 0, 8)
-        if found and head[8:] == b"= ":
+        if found and head[8:] == b"= " and found[1] not in _SILENT:
             name = found[1].decode("ascii")
         elif head[:8].rstrip(b" ") in _SILENT:
             if last and head[:8] == b"CONTINUE" and places[last][1] == start:

@@ -32,7 +32,10 @@ __all__ = ["survey_frames"]
 
 _PATIENCE_S: Final = 0.2
 """Headers are read here for so long, which is enough for thousands of files in the page cache; the pool reads more."""
-_CHUNK: Final = 64
+_FEW: Final = 4
+"""Files that are read before it is known how long the others will take."""
+_ATTEMPTS: Final = 3
+"""Workers that may die over the same files."""
 _MANY_KEYWORDS: Final = 300
 """Beyond so many structural keywords it is better to read headers one by one than by column."""
 _IMAGE_ONLY: Final = "frames are FITS files that hold an image"
@@ -88,19 +91,29 @@ def _scan(paths: Sequence[Path], request: CubeRequest, limits: Limits, pool: Poo
     remote = pool is not None and request.mode == "gather"
     started = time.monotonic()
     while len(found) < len(paths) and not remote:
-        found += scan_files(paths[len(found) : 2 * len(found) + _CHUNK], limits)
+        found += scan_files(paths[len(found) : 2 * len(found) + _FEW], limits)
         # an estimate of all of it: a file system that is slow is known after the first ones
         expected_s = (time.monotonic() - started) * (len(paths) / len(found) - 1)
         remote = pool is not None and expected_s > _PATIENCE_S * 2
     if pool is not None and len(found) < len(paths):
-        rest = paths[len(found) :]
-        size = max(-(-len(rest) // 16), 1)
-        futures = [
-            pool.submit(scan_files, tuple(rest[start : start + size]), limits, key="scan")
-            for start in range(0, len(rest), size)
-        ]
-        for future in futures:
-            found += future.result()
+        found += _scan_remotely(paths[len(found) :], limits, pool)
+    return found
+
+
+def _scan_remotely(paths: Sequence[Path], limits: Limits, pool: Pool) -> list[FrameFile | Problem]:
+    found: list[FrameFile | Problem] = []
+    size = max(-(-len(paths) // 16), 1)
+    chunks = [tuple(paths[start : start + size]) for start in range(0, len(paths), size)]
+    futures = [pool.submit(scan_files, chunk, limits, key="scan") for chunk in chunks]
+    for chunk, future in zip(chunks, futures, strict=True):
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                found += future.result()
+                break
+            except Retryable:  # its worker died; what is wrong with a file is a problem instead
+                if attempt == _ATTEMPTS:
+                    raise
+                future = pool.submit(scan_files, chunk, limits, key="scan")
     return found
 
 
