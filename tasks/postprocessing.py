@@ -14,7 +14,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State as RunState
 from prefect.states import Completed
 
-from nightglass.errors import LeaseLost
 from nightglass.layout import Layout
 from nightglass.ledger import Ledger, Reconciliation, StageState
 from nightglass.model import CALIBRATION_KINDS, MasterRef, Night, Stage, State
@@ -44,8 +43,6 @@ __all__ = [
 ]
 
 _TIMEOUT_S = 6 * 3600.0
-_LEASE_S = 900.0
-_BEAT_S = 60.0
 _PICTURES = 6
 
 
@@ -113,14 +110,12 @@ async def stage_work(stage: Stage, night: str, camera: str, job: str) -> AsyncIt
     if idle:
         yield work
         return
-    beat = asyncio.create_task(_keep_lease(post))
     try:
-        yield work
+        with post.kept():
+            yield work
     except Exception as error:
         await asyncio.to_thread(post.fail, error)
         raise
-    finally:
-        beat.cancel()
 
 
 def _claim(post: Postprocess, *, again: bool) -> str:
@@ -147,16 +142,6 @@ def _release(ledger: Ledger, night: Night, camera: str, stage: Stage) -> None:
     if not record.is_open:
         ledger.reopen(night, camera, final_due=now)
     ledger.reset_stage(night, camera, stage, due=now)
-
-
-async def _keep_lease(post: Postprocess) -> None:
-    """Prolong the claim while the pieces run, which may take long."""
-    while post.lease is not None:
-        await asyncio.sleep(_BEAT_S)
-        try:
-            await asyncio.to_thread(post.ledger.extend_stage, post.lease, lease_s=_LEASE_S)
-        except LeaseLost:
-            return  # the next piece finds out, and ends the run
 
 
 @task(

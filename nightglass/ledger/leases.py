@@ -22,6 +22,7 @@ __all__ = ["Leases", "save_products"]
 
 _LONGEST_WAIT_S = 3600.0
 _TOKEN_BYTES = 8
+_OVER: dict[str, Any] = {"retry_at": None, "fallback": None}
 
 _GROUP = Statement(select(groups.c.revision, groups.c.members).where(groups.c.group_id == bindparam("group_id")))
 _SAVE_GROUP = upsert(groups)
@@ -175,7 +176,8 @@ class Leases:
 
         Rejected: REJECTED. Waiting: WAITING. Misconfigured: FAILED. Any other: GROUPED again, after `retry_s` seconds
         that double with each attempt, until `max_attempts` are used up: then FAILED. A redo of what had been REDUCED
-        is REDUCED again instead of a side state, with the reason.
+        is REDUCED again instead of any of these, with the reason: whoever wanted it redone asks once more, because
+        the queue would run it with other step lists.
 
         Raises
         ------
@@ -215,7 +217,8 @@ class Leases:
     ) -> tuple[Entry, ...]:
         """Take leases back at once, by owner or one by one, and let their exposures run again.
 
-        The attempt does not count: the exposure is not to blame for the death of its holder.
+        The attempt does not count: the exposure is not to blame for the death of its holder. A redo of what had been
+        REDUCED is REDUCED again, as with `give_back`.
 
         Raises
         ------
@@ -234,8 +237,11 @@ class Leases:
                 if meant or (owner_prefix and row["owner"].startswith(owner_prefix)):
                     text = reason or f"revoked from {row['owner']}"
                     attempts = max(row["attempts"] - 1, 0)
-                    values = {"reason": text, "cause": "LeaseLost", "attempts": attempts, "retry_at": None}
-                    revoked.append(transaction.move(row, Move.RETURN, at=at, grouped_at=at, **values))
+                    values = {"reason": text, "cause": "LeaseLost", "attempts": attempts, **_OVER}
+                    if _is_redo(row):
+                        revoked.append(transaction.move(row, Move.KEEP, at=at, **values))
+                    else:
+                        revoked.append(transaction.move(row, Move.RETURN, at=at, grouped_at=at, **values))
         return tuple(as_entry(row) for row in revoked)
 
     def running(self, camera: str | None = None) -> tuple[Entry, ...]:
@@ -323,20 +329,25 @@ def _held(transaction: Transaction, lease: Lease, *, at: float | None) -> Row:
     return row
 
 
+def _is_redo(row: Row) -> bool:
+    """Whether there is a product, which stands if nothing comes of this lease."""
+    return bool(row["fallback"] == State.REDUCED)
+
+
 def _verdict(
     row: Row, error: BaseException, *, max_attempts: int, retry_s: float, at: float
 ) -> tuple[Move, dict[str, Any]]:
-    final = Move.KEEP if row["fallback"] == State.REDUCED else None
-    over = {"retry_at": None, "fallback": None}
+    if _is_redo(row):
+        return Move.KEEP, _OVER
     match error:
         case Rejected():
-            return final or Move.REJECT, over
+            return Move.REJECT, _OVER
         case Waiting():
-            return final or Move.WAIT, over
+            return Move.WAIT, _OVER
         case Misconfigured():
-            return final or Move.FAIL, over
+            return Move.FAIL, _OVER
     if row["attempts"] >= max_attempts:
-        return final or Move.FAIL, over
+        return Move.FAIL, _OVER
     wait_s = min(retry_s * 2.0 ** (row["attempts"] - 1), _LONGEST_WAIT_S)
     return Move.RETURN, {"retry_at": at + wait_s, "grouped_at": at}
 

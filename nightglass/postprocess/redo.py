@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from nightglass.model import CALIBRATION_KINDS, ExposureRef, Night, ProductKind,
 from nightglass.reduction import GroupJob, GroupOutcome
 from nightglass.reduction.plan import plan
 from nightglass.reduction.spec import configuration_key
+from nightglass.watch.recovery import closed_groups
 
 if TYPE_CHECKING:
     from nightglass.config import Observatory
@@ -49,24 +51,29 @@ class Redo:
 def find_open(night: Night, camera: Camera, ledger: Ledger, lists: Sequence[str]) -> tuple[Redo, ...]:
     """Return the groups that were never closed or never ran: the last ones of the night are flushed."""
     entries = [entry for entry in ledger.entries(night=night, camera=camera.name, states=_OPEN) if entry.ref]
-    engine = GroupEngine(camera.groups)
-    ready: list[ReadyGroup] = []
     closed = [entry for entry in entries if entry.state is State.GROUPED and ledger.find_group(entry.group_id)]
     kept = {entry.key for entry in closed}
-    for entry in entries:
-        if entry.ref is not None and entry.key not in kept:
-            ready += engine.add(entry.ref, 0.0)
+    loose = {entry.exposure_id: entry.ref for entry in entries if entry.ref is not None and entry.key not in kept}
+    record = ledger.find_night(night, camera.name)
+    engine = GroupEngine(camera.groups)
+    ready: list[ReadyGroup] = []
+    # a late member finds the set that was closed without it, and makes a revision of it
+    ready += engine.restore(loose.values(), 0.0, closed=closed_groups(ledger, camera, [record] if record else []))
     ready += engine.flush()
     for group in ready:
         ledger.group(GroupRecord.of(group))
+    latest = {group.group_id: group for group in ready}  # several late members make several revisions
     waiting = ((entry, "never ran") for entry in closed)  # as they were closed: the others of their group may be done
     return (
         *_grouped(waiting, tuple(lists), ledger),
-        *(
-            Redo(group.group_id, group.rule.name if group.rule else "", group.members, tuple(lists), "left open")
-            for group in ready
-        ),
+        *(_left_open(group, loose, tuple(lists)) for group in latest.values()),
     )
+
+
+def _left_open(group: ReadyGroup, loose: Mapping[str, ExposureRef], lists: tuple[str, ...]) -> Redo:
+    """Return the members of a group that never ran; those that are reduced already come into the stack as they are."""
+    refs = tuple(ref for ref in group.members if ref.exposure_id in loose)
+    return Redo(group.group_id, group.rule.name if group.rule else "", refs, lists, "left open")
 
 
 def find_redo(
@@ -146,14 +153,35 @@ def reduce_groups(
     owner: str,
     reduce: GroupFunction,
 ) -> tuple[GroupOutcome, ...]:
-    """Claim and reduce groups, as many at once as there may be workers; what somebody else holds is left to them."""
+    """Claim and reduce groups, as many at once as there may be workers; what somebody else holds is left to them.
+
+    What fails for a passing reason is tried again here, as often as the configuration says: the queue of the watch
+    would run it with the step lists for exposures as they arrive.
+    """
+    rules = observatory.reduction
 
     def one(redo: Redo) -> GroupOutcome | None:
         job = _claimed(redo, camera=camera, ledger=ledger, observatory=observatory, owner=owner)
         return None if job is None else reduce(job)
 
+    outcomes: list[GroupOutcome] = []
+    left = list(redos)
     with ThreadPoolExecutor(observatory.cluster.workers, thread_name_prefix="redo") as threads:
-        return tuple(outcome for outcome in threads.map(one, redos) if outcome is not None)
+        for attempt in range(rules.attempts):
+            time.sleep(max(attempt - 1, 0) * rules.retry_s)  # the first time at once, before the watch looks
+            ended = list(threads.map(one, left))
+            outcomes += [outcome for outcome in ended if outcome is not None]
+            left = [again for pair in zip(left, ended, strict=True) if (again := _again(*pair)) is not None]
+            if not left:
+                break
+    return tuple(outcomes)
+
+
+def _again(redo: Redo, outcome: GroupOutcome | None) -> Redo | None:
+    """Return what is left of a redo, for another attempt; None: nothing."""
+    names = {member.exposure_id for member in outcome.members if member.again} if outcome else ()
+    refs = tuple(ref for ref in redo.refs if ref.exposure_id in names)
+    return replace(redo, refs=refs) if refs else None
 
 
 def _claimed(redo: Redo, *, camera: Camera, ledger: Ledger, observatory: Observatory, owner: str) -> GroupJob | None:

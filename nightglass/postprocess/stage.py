@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightglass.calibrations import build_masters
 from nightglass.config import Camera
-from nightglass.errors import LeaseLost
+from nightglass.errors import LeaseLost, NightglassError
 from nightglass.layout import Layout
 from nightglass.ledger import Reconciliation, StageLease
 from nightglass.model import MasterRef, Night, Stage
@@ -31,7 +32,8 @@ __all__ = ["Postprocess", "StageSummary", "run_stage"]
 
 _log = logging.getLogger(__name__)
 
-_LEASE_S = 900.0
+_BEATS = 15
+"""How often a lease is prolonged in its time: a ledger that is locked for a while must not cost the claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,8 @@ class Postprocess:
     ----------
     owner : str
         Under which name the stage, and the exposures that it reduces again, are claimed; empty: this process.
+    lease_s : float
+        How long a claim outlives its holder.
     """
 
     stage: Stage
@@ -79,6 +83,7 @@ class Postprocess:
     observatory: Observatory
     lease: StageLease | None = None
     owner: str = ""
+    lease_s: float = 900.0
 
     def __post_init__(self) -> None:
         self.owner = self.owner or str(Owner.here("stage"))
@@ -86,9 +91,30 @@ class Postprocess:
     def claim(self) -> bool:
         """Take the stage in the ledger; False: somebody else runs it, or it is done."""
         self.lease = self.ledger.claim_stage(
-            self.night, self.camera.name, self.stage, owner=self.owner, lease_s=_LEASE_S
+            self.night, self.camera.name, self.stage, owner=self.owner, lease_s=self.lease_s
         )
         return self.lease is not None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Prolong the claim while the pieces run within: one of them may take longer than the lease."""
+        over = threading.Event()
+        keeper = threading.Thread(target=self._keep_until, args=(over,), name=f"{self.stage.value}-lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            over.set()
+            keeper.join()
+
+    def _keep_until(self, over: threading.Event) -> None:
+        while not over.wait(self.lease_s / _BEATS) and self.lease is not None:
+            try:
+                self.ledger.extend_stage(self.lease, lease_s=self.lease_s)
+            except LeaseLost:
+                return  # the next piece finds out, and ends the stage
+            except NightglassError as error:
+                _log.warning("the claim on %s of %s is not prolonged: %s", self.stage.value, self.night, error)
 
     def refresh_masters(self) -> tuple[MasterRef, ...]:
         """Make tonight's masters of all accepted frames."""
@@ -201,7 +227,7 @@ class Postprocess:
     def _keep(self) -> None:
         """Prolong the claim; a stage that was taken over stops here."""
         if self.lease is not None:
-            self.lease = self.ledger.extend_stage(self.lease, lease_s=_LEASE_S)
+            self.lease = self.ledger.extend_stage(self.lease, lease_s=self.lease_s)
 
 
 def run_stage(
@@ -213,6 +239,7 @@ def run_stage(
     pool: Pool,
     observatory: Observatory,
     reduce: Callable[..., GroupOutcome] | None = None,
+    lease_s: float = 900.0,
 ) -> StageSummary | None:
     """Run midway or final: masters, redo, reports, notice; final also flushes, reconciles and closes the night.
 
@@ -222,6 +249,8 @@ def run_stage(
     ----------
     reduce : callable, optional
         Instead of `nightglass.reduction.run_group`, with its parameters.
+    lease_s : float
+        How long the claim on the stage outlives this process; it is prolonged while the stage runs.
 
     Returns
     -------
@@ -230,7 +259,7 @@ def run_stage(
     """
     from nightglass.reduction import run_group
 
-    work = Postprocess(stage, night, camera, ledger, pool, observatory)
+    work = Postprocess(stage, night, camera, ledger, pool, observatory, lease_s=lease_s)
     if not work.claim():
         _log.info("%s of %s, %s is done or runs elsewhere", stage.value, night, camera.name)
         return None
@@ -240,7 +269,8 @@ def run_stage(
         return chosen(job, ledger=ledger, pool=pool, observatory=observatory, camera=camera)
 
     try:
-        summary = _in_order(work, reduce_one)
+        with work.kept():
+            summary = _in_order(work, reduce_one)
     except BaseException as error:
         work.fail(error)
         raise

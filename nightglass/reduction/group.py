@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from nightglass.errors import LeaseLost, Misconfigured, NightglassError, Retryable
+from nightglass.errors import LeaseLost, Misconfigured, NightglassError, Rejected, Retryable, Waiting
 from nightglass.ledger import Lease
 from nightglass.model import ExposureRef, Product, Quality, State
 from nightglass.reduction.plan import plan
@@ -103,6 +103,8 @@ class MemberOutcome:
         In the ledger now; None where the lease was lost and somebody else decides.
     error : str
         Class and text; empty: reduced.
+    again : bool
+        Whether another attempt may well succeed.
     """
 
     exposure_id: str
@@ -112,6 +114,7 @@ class MemberOutcome:
     timings: dict[str, float] = field(default_factory=dict)
     masters: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +318,10 @@ class _Run:
             state.value if state else "its lease is somebody else's",
             text,
         )
-        self._outcomes[lease.exposure_id] = MemberOutcome(exposure_id=lease.exposure_id, state=state, error=text)
+        final = isinstance(error, (LeaseLost, Rejected, Waiting, Misconfigured)) or state is State.FAILED
+        self._outcomes[lease.exposure_id] = MemberOutcome(
+            exposure_id=lease.exposure_id, state=state, error=text, again=not final
+        )
 
 
 def _publish(result: ReductionResult) -> None:

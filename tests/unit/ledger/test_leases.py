@@ -171,7 +171,7 @@ def test_a_redo_that_comes_to_nothing_keeps_the_product(ledger: Ledger, clock: C
     latency = ledger.find(name).latency_s
     assert ledger.claim([name], owner="me", lease_s=60) == (), "claim alone never takes what is reduced"
     (lease,) = ledger.claim_again([name], owner="me", lease_s=60)
-    assert ledger.give_back(lease, error, max_attempts=1, retry_s=5) is State.REDUCED
+    assert ledger.give_back(lease, error, max_attempts=3, retry_s=5) is State.REDUCED
     entry = ledger.find(name)
     assert (entry.reason, entry.latency_s) == (error.message, latency)
     assert len(ledger.products_of(name)) == 1
@@ -180,6 +180,23 @@ def test_a_redo_that_comes_to_nothing_keeps_the_product(ledger: Ledger, clock: C
     commit(ledger, lease, masters=["bias-2"])
     assert ledger.find(name).masters == ("bias-2",)
     assert ledger.find(name).latency_s == latency, "a redo is no latency"
+
+
+@pytest.mark.parametrize("end", ["revoke", "sweep"])
+def test_a_redo_whose_holder_is_lost_never_goes_to_the_queue(ledger: Ledger, clock: Clock, end: str) -> None:
+    """There it would be run with the step lists for new exposures, over the better product."""
+    (name,) = reduced(ledger, 1)
+    (lease,) = ledger.claim_again([name], owner="me", lease_s=10)
+    clock.now += 11
+    (entry,) = ledger.revoke(owners=["me"]) if end == "revoke" else ledger.sweep(max_attempts=3)
+    assert (entry.state, entry.cause) == (State.REDUCED, "LeaseLost")
+    assert ledger.ready() == ()
+    with pytest.raises(LeaseLost):
+        commit(ledger, lease)
+    (lease,) = ledger.claim_again([name], owner="me", lease_s=10)
+    commit(ledger, lease)
+    assert ledger.find(name).reason == ""
+    assert ledger.counts() == tallied(ledger)
 
 
 def test_revoked_leases_run_again_and_do_not_count(ledger: Ledger) -> None:

@@ -40,7 +40,7 @@ async def test_a_file_is_reduced_by_hand_and_again(bench: Workbench, small_night
     assert by_id.exposure_ids == [entry.exposure_id]
     assert exposure_rows(bench.ledger.entries())[0]["state"] == "running"
     give_up(bench, by_id.groups)
-    assert bench.ledger.find(entry.exposure_id).state is State.GROUPED
+    assert bench.ledger.find(entry.exposure_id).state is State.REDUCED, "its product stands"
 
 
 async def test_what_is_no_fits_file_is_rejected_with_the_reason(bench: Workbench, tmp_path: Path) -> None:
