@@ -68,13 +68,16 @@ class _Patience:
 class _Runner:
     """One runner process, with the threads that write to it and read from it."""
 
-    def __init__(self, child: Child, on_line: Callable[[_Runner, str], None]) -> None:
+    def __init__(self, child: Child, on_line: Callable[[_Runner, str], None], on_end: Callable[[], None]) -> None:
         self.child = child
         self.started_at = time.monotonic()
         self.heard_at = self.started_at
         self.ready = False
+        self.jobs: set[str] = set()
+        """Those that were given to it and have not ended."""
         self._outbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._on_line = on_line
+        self._on_end = on_end
         threading.Thread(target=self._write, name="runner-write", daemon=True).start()
         threading.Thread(target=self._read, name="runner-read", daemon=True).start()
 
@@ -104,6 +107,7 @@ class _Runner:
             for line in stream or ():
                 self.heard_at = time.monotonic()
                 self._on_line(self, line)
+        self._on_end()
 
 
 class PrefectExecutor:
@@ -192,6 +196,7 @@ class PrefectExecutor:
         with self._lock:
             runner = self._runner
             if runner is not None and runner.ready:
+                runner.jobs.add(job.job_id)
                 runner.send(encode("job", job.to_json()))
                 return
         self._reports.put(JobReport(job_id=job.job_id, phase=JobPhase.ENDED, error="Retryable: there is no runner"))
@@ -269,14 +274,22 @@ class PrefectExecutor:
                 runner.send(encode("ping"))
                 return
             _log.warning("the runner (process %d) %s", runner.child.pid, "hangs" if hangs else "ended")
-            with self._lock:
-                self._runner = None
+            self._lose(runner, f"the runner {'hung' if hangs else 'died'}")
             runner.end(grace_s=0.0)
         if self._patience["runner"].allows() or self._restart.is_set():
             # SIGKILL: one that is stopped would keep a SIGTERM pending for ever, and it has nothing to put in order
             child = self._spawn("runner", "deployments.runner", pipes=True, death_signal=signal.SIGKILL)
-            self._runner = _Runner(child, self._hear)
+            self._runner = _Runner(child, self._hear, self._stir.set)
         self._restart.clear()
+
+    def _lose(self, runner: _Runner, why: str) -> None:
+        """End the jobs of a runner that is lost, so that the watch gives their exposures to somebody else at once."""
+        with self._lock:
+            self._runner = None
+            for job_id in sorted(runner.jobs):
+                report = JobReport(job_id=job_id, phase=JobPhase.ENDED, error=f"Retryable: {why}", lost=True)
+                self._reports.put(report)
+        self._wake()
 
     def _tend_serving(self) -> None:
         if not (self._observatory.prefect.serve and self._answers):
@@ -336,6 +349,8 @@ class PrefectExecutor:
             with self._lock:
                 if runner is not self._runner:  # the watch took back all that this one had
                     return
+                if report.phase is JobPhase.ENDED:
+                    runner.jobs.discard(report.job_id)
                 self._reports.put(report)
             self._wake()
 

@@ -10,10 +10,14 @@ import enum
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nightglass.model import CALIBRATION_KINDS
 from nightglass.watch.executor import Terms
 from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
+
+if TYPE_CHECKING:
+    from nightglass.ledger import Lease
 
 __all__ = ["Flight", "Flights", "Trouble", "Verdict"]
 
@@ -91,6 +95,16 @@ class Flight:
         if self.job.kind is not JobKind.GROUP:
             return self.phase() is JobPhase.WORKING
         return any(self.phase(group_id) is JobPhase.WORKING for group_id in self.pending)
+
+    def open_leases(self, *, working: bool = False) -> list[Lease]:
+        """Return the leases that were not over; with `working`, only of groups whose call has begun."""
+        return [
+            lease
+            for group in self.job.groups
+            for lease in group.leases
+            if lease.exposure_id in self.pending.get(group.group_id, ())
+            and (not working or self.phase(group.group_id) is JobPhase.WORKING)
+        ]
 
 
 class Flights:

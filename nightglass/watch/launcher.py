@@ -128,7 +128,7 @@ class Launcher:
 
     def settle(self, now: float) -> None:
         """Learn from the ledger which leases are over: that, not a report, frees a slot."""
-        held = {flight.job.job_id: _open_leases(flight) for flight in self.flights if flight.pending}
+        held = {flight.job.job_id: flight.open_leases() for flight in self.flights if flight.pending}
         if not held:
             return
         running = {entry.token for entry in self.bench.ledger.running()}
@@ -174,7 +174,7 @@ class Launcher:
         """Take back whatever is in the air, for the end of the watch."""
         for flight in self.flights:
             self._executor(dark=flight.dark).cancel(flight.job.job_id)
-            self._revoke(_open_leases(flight), reason)
+            self._revoke(flight.open_leases(), reason)
             self.flights.land(flight.job.job_id)
         self.settle(now)
 
@@ -277,7 +277,7 @@ class Launcher:
 
     def _end(self, flight: Flight, report: JobReport, now: float) -> None:
         """Close the file of a job that ended; leases that it left behind are given back."""
-        left = _open_leases(flight)
+        left = flight.open_leases()
         error = report.error or "the run ended without a word about it"
         if left and report.lost:
             self._revoke(left, error)
@@ -293,6 +293,8 @@ class Launcher:
         visible = self.main is not None and self.main.terms.visible
         if flight.dark and visible and flight.job.kind is not JobKind.REPORT:
             self.bench.ledger.record_run(run_record(flight, error=report.error))
+        if report.lost and flight.job.kind is JobKind.GROUP and flight.flow_run_id and not left:
+            self.bench.ledger.record_run(run_record(flight, error=""))  # only its end was not heard
         if flight.job.kind is not JobKind.GROUP:
             self.on_end(flight.job, report)
 
@@ -304,7 +306,7 @@ class Launcher:
         executor.cancel(job_id)
         if verdict.trouble is Trouble.STALLED:
             # what was being worked on may be to blame: the attempt counts; what had not begun is innocent
-            self._give_back(_open_leases(flight, working=True), Retryable(f"{verdict}"))
+            self._give_back(flight.open_leases(working=True), Retryable(f"{verdict}"))
         self._take_back(flight, str(verdict))
         if verdict.trouble is Trouble.SILENT and flight.flow_run_id:
             self.bench.ledger.record_run(run_record(flight, error=""))
@@ -316,7 +318,7 @@ class Launcher:
 
     def _take_back(self, flight: Flight, reason: str) -> None:
         """Fence a flight off and forget it; its exposures are queued again."""
-        left = _open_leases(flight)
+        left = flight.open_leases()
         self._revoke(left, reason)
         self.flights.land(flight.job.job_id)
         self._tell_over([lease.exposure_id for lease in left])
@@ -389,14 +391,3 @@ class Launcher:
         taken = tuple(leases)
         if taken:
             self.bench.ledger.revoke(leases=taken, reason=reason)
-
-
-def _open_leases(flight: Flight, *, working: bool = False) -> list[Lease]:
-    """Return the leases of a flight that were not over; with `working`, only of groups whose call has begun."""
-    return [
-        lease
-        for group in flight.job.groups
-        for lease in group.leases
-        if lease.exposure_id in flight.pending.get(group.group_id, ())
-        and (not working or flight.phase(group.group_id) is JobPhase.WORKING)
-    ]

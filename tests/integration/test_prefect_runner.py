@@ -178,12 +178,20 @@ def test_a_restarted_runner_is_back_in_seconds_and_its_runs_are_ended(inline: De
     assert inline.ended(again).error == ""
 
 
-def test_a_hung_runner_is_replaced_unasked(inline: Desk) -> None:
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_runner_that_hangs_or_dies_is_replaced_unasked_and_its_jobs_are_ended(
+    inline: Desk, number: signal.Signals
+) -> None:
     old = inline.executor.pids["runner"]
-    os.kill(old, signal.SIGSTOP)
-    inline.healthy(False, seconds=10)
+    job = inline.groups(inline.site.night.paths[0])
+    os.kill(old, number)
+    inline.executor.submit(job)
+    report = inline.ended(job, seconds=12)
+    assert report.lost
+    assert report.error.startswith("Retryable: the runner")
     inline.healthy(True, seconds=40)
     assert inline.executor.pids["runner"] != old
+    inline.ledger.revoke(leases=[lease for group in job.groups for lease in group.leases], reason="lost")
 
 
 def test_a_hung_server_is_noticed_and_nothing_stays_running(inline: Desk) -> None:

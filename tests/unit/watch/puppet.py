@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from nightglass.config import Camera, Observatory
 from nightglass.ledger import GroupRecord, Ledger
@@ -52,10 +53,8 @@ class PuppetExecutor:
     def close(self) -> None:
         pass
 
-    def say(self, job: Job, phase: JobPhase, *, group_id: str = "", error: str = "", flow_run_id: str = "") -> None:
-        self._reports.append(
-            JobReport(job_id=job.job_id, phase=phase, group_id=group_id, error=error, flow_run_id=flow_run_id)
-        )
+    def say(self, job: Job, phase: JobPhase, **more: Any) -> None:
+        self._reports.append(JobReport(job_id=job.job_id, phase=phase, **more))
 
 
 @contextmanager

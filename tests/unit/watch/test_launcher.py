@@ -75,6 +75,23 @@ def test_the_ledger_frees_the_slot_before_the_report_comes(stand: Stand) -> None
     assert len(stand.launcher.flights) == 2
 
 
+def test_what_went_down_with_its_runner_runs_again_at_once_and_is_not_blamed(stand: Stand) -> None:
+    stand.stock(1, 2)
+    stand.turn(0)
+    first, second = stand.main.jobs
+    for job in (first, second):
+        stand.main.say(job, JobPhase.WORKING, flow_run_id=f"run-{job.job_id}")
+    commit(stand.ledger, second)
+    for job in (first, second):
+        stand.main.say(job, JobPhase.ENDED, error="Retryable: the runner died", lost=True)
+    stand.turn(0.1)
+    again = stand.main.jobs[2]
+    assert [ref.exposure_id for ref in again.groups[0].refs] == [ref.exposure_id for ref in first.groups[0].refs]
+    assert again.groups[0].leases[0].attempts == 1
+    (heard_late,) = stand.ledger.unreported()
+    assert (heard_late.flow_run_id, heard_late.error) == (f"run-{second.job_id}", "")
+
+
 def test_a_silent_runner_is_restarted_and_what_it_had_runs_dark(stand: Stand) -> None:
     stand.stock(1, 2)
     stand.turn(0)
