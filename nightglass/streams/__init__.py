@@ -1,0 +1,1 @@
+"""Stream protocols as state machines: bytes in, messages out, and encoders beside them."""
