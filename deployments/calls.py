@@ -20,6 +20,8 @@ DEPLOYMENT = "nightglass"
 
 STAGE_FLOWS = {Stage.MIDWAY: "flows.postprocess.midway_postprocess", Stage.FINAL: "flows.postprocess.final_postprocess"}
 
+_PLAIN = {"what": "", "redo": "changed"}
+
 
 @dataclass(frozen=True, slots=True)
 class FlowCall:
@@ -64,9 +66,9 @@ def call_of(job: Job, *, configuration: str = "") -> FlowCall:
         case JobKind.STAGE if job.stage is not None:
             return FlowCall(STAGE_FLOWS[job.stage], {**night, **common})
         case JobKind.ARCHIVE if len(job.exposures) == 1:
-            return FlowCall("flows.archive.archive_exposure", {"exposure": job.exposures[0], **common})
+            return FlowCall("flows.archive.archive_exposure", {"exposure": job.exposures[0], **_PLAIN, **common})
         case JobKind.ARCHIVE:
-            return FlowCall("flows.archive.archive_night", {**night, **common})
+            return FlowCall("flows.archive.archive_night", {**night, **_PLAIN, **common})
     message = f"no flow shows job {job.job_id} of kind {job.kind}"
     raise Misconfigured(message)
 

@@ -11,6 +11,7 @@ from typing import Any
 from prefect import flow
 
 from nightglass.model import Stage
+from tasks.archiving import archive_stage
 from tasks.bench import workbench
 from tasks.choosing import named_after
 from tasks.forms import CameraName, ConfigurationPath, JobId, NightLabel
@@ -78,7 +79,7 @@ async def final_postprocess(
     configuration: ConfigurationPath = "",
     job: JobId = "",
 ) -> Any:
-    """After a night: last groups, masters, redo, reconciliation, report and notice; then the night is closed.
+    """After a night: last groups, masters, redo, archive, reconciliation, report and notice; then it is closed.
 
     Args:
         night: As 20260821, the date of the evening; empty: tonight at the site.
@@ -93,6 +94,7 @@ async def final_postprocess(
         await refresh_masters(work)
         await redo_exposures(work)
         await stack_groups(work)
+        await archive_stage(work)
         reconciliation = await reconcile_night(work)
         report = await write_stage_reports(work, reconciliation)
         await announce(work, report)

@@ -10,7 +10,26 @@ from typing import Annotated
 
 from pydantic import Field
 
-__all__ = ["CameraName", "ConfigurationPath", "ExposureName", "GroupName", "JobId", "KindList", "NightLabel", "Seconds"]
+__all__ = [
+    "CameraName",
+    "CardRule",
+    "Compression",
+    "ConfigurationPath",
+    "CubeMode",
+    "CubePath",
+    "ExistingRule",
+    "ExposureName",
+    "ExtraCards",
+    "FrameList",
+    "GroupName",
+    "JobId",
+    "KindList",
+    "NightLabel",
+    "RedoRule",
+    "RoleName",
+    "Seconds",
+    "What",
+]
 
 ExposureName = Annotated[str, Field(min_length=1)]
 GroupName = Annotated[str, Field(min_length=1)]
@@ -20,3 +39,13 @@ KindList = Annotated[str, Field(pattern=r"^((bias|dark|flat)(, *(bias|dark|flat)
 ConfigurationPath = str
 JobId = str
 Seconds = Annotated[float, Field(ge=0.1, le=600)]
+What = Annotated[str, Field(pattern=r"^(raw|reduced)?$")]
+RedoRule = Annotated[str, Field(pattern=r"^(changed|failed|all)$")]
+RoleName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9]*)?$")]
+Compression = Annotated[str, Field(pattern=r"^(rice|gzip)?$")]
+CardRule = Annotated[str, Field(pattern=r"^(keep|drop)$")]
+CubeMode = Annotated[str, Field(pattern=r"^(shared|gather)$")]
+ExistingRule = Annotated[str, Field(pattern=r"^(refuse|replace)$")]
+CubePath = Annotated[str, Field(min_length=1)]
+FrameList = Annotated[list[str], Field(min_length=1)]
+ExtraCards = Annotated[str, Field(pattern=r"^([^=;]+=[^;]*;?)*$")]

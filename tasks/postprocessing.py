@@ -14,10 +14,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State as RunState
 from prefect.states import Completed
 
+from nightglass.archive import NightArchive
 from nightglass.layout import Layout
 from nightglass.ledger import Ledger, Reconciliation, StageState
 from nightglass.model import CALIBRATION_KINDS, MasterRef, Night, Stage, State
-from nightglass.postprocess import Postprocess, StageSummary
+from nightglass.postprocess import Postprocess, StageSummary, archive_facts
 from nightglass.reduction import GroupJob, GroupOutcome, run_group
 from nightglass.report import StageReport
 from nightglass.watch.jobs import JobPhase
@@ -44,6 +45,7 @@ __all__ = [
 
 _TIMEOUT_S = 6 * 3600.0
 _PICTURES = 6
+_NAMED = 20
 
 
 class StageWork:
@@ -65,6 +67,7 @@ class StageWork:
         self.masters: tuple[MasterRef, ...] = ()
         self.outcomes: list[GroupOutcome] = []
         self.stacks = 0
+        self.archive: NightArchive | None = None
 
     @property
     def name(self) -> str:
@@ -244,6 +247,7 @@ async def finish_stage(work: StageWork, report: StageReport, reconciliation: Rec
         stacks=work.stacks,
         counts={state.value: count for state, count in counts.items()},
         differences=tuple(str(item) for item in reconciliation.differences) if reconciliation else (),
+        **archive_facts(work.archive),
         reports=tuple(str(path) for path in (report.page, *report.attachments)),
     )
     await asyncio.to_thread(post.finish, summary)
@@ -254,6 +258,8 @@ async def show_stage(work: StageWork, summary: StageSummary) -> None:
     """Leave a page with the run: counts, what reconciliation found, and the newest quick looks."""
     facts: dict[str, Any] = {state: count for state, count in (summary.counts or {}).items() if count}
     facts |= {"masters": summary.masters, "reduced in this stage": summary.redone, "stacks": summary.stacks}
+    facts |= {"archived": summary.archived} if work.archive is not None else {}
+    facts |= {f"not archived {number}": text for number, text in enumerate(summary.archive_failures[:_NAMED], start=1)}
     facts |= {f"difference {number}": text for number, text in enumerate(summary.differences, start=1)}
     facts["report"] = f"`{summary.reports[0]}`" if summary.reports else ""
     pictures = await asyncio.to_thread(_newest_pictures, current_bench(), work.post)

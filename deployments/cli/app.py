@@ -11,7 +11,7 @@ from deployments.cli.options import Camera, CameraNeeded, Config, NightAsked, Ro
 
 __all__ = ["app"]
 
-_NIGHT, _LOOK, _CHANGE, _SITE = "A night", "Looking", "Changing", "The site"
+_NIGHT, _CUBES, _LOOK, _CHANGE, _SITE = "A night", "Cubes", "Looking", "Changing", "The site"
 
 app = typer.Typer(
     name="nightglass",
@@ -128,6 +128,80 @@ def demo(
     from deployments.cli.demo import demo_command
 
     raise typer.Exit(demo_command(directory, seed=seed, workers=workers))
+
+
+@app.command(rich_help_panel=_CUBES)
+def cube(
+    frames: Annotated[list[str] | None, typer.Argument(help="FITS files, patterns, or directories of them.")] = None,
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The cube; with --extract a directory.")] = None,
+    verify: Annotated[Path | None, typer.Option(help="Compare this cube with the frames instead.")] = None,
+    extract: Annotated[Path | None, typer.Option(help="Take frames out of this cube instead.")] = None,
+    compress: Annotated[str, typer.Option(help="rice or gzip. (default: not compressed)")] = "",
+    role: Annotated[str, typer.Option(help="First word of the cube. (default: the camera's, or science)")] = "",
+    camera: Annotated[str | None, typer.Option(help="Name of a camera, or the path of its TOML file.")] = None,
+    extra: Annotated[list[str] | None, typer.Option(help="KEY=VALUE for the primary header; may be repeated.")] = None,
+    no_cards: Annotated[bool, typer.Option("--no-cards", help="Do not store the frames' header cards.")] = False,
+    gather: Annotated[bool, typer.Option("--gather", help="Workers do not see the cube: write it from here.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace files that are there.")] = False,
+    only: Annotated[str, typer.Option("--frames", help="With --extract: 3:9 for frames 3 to 8, or 3 for one.")] = "",
+    source: Annotated[list[str] | None, typer.Option(help="With --extract: only these sources; patterns fit.")] = None,
+    time: Annotated[str, typer.Option(help="With --extract: frames that began in START..END, ISO times.")] = "",
+    cluster: Annotated[str, typer.Option(help="Dask scheduler, tcp://host:8786. (default: a local cluster)")] = "",
+    config: Config = None,
+    root: Root = None,
+) -> None:
+    """Assemble frames to a data cube, verify one, or take frames out of one.
+
+    nightglass cube FRAMES... -o CUBE.fits
+
+    nightglass cube --verify CUBE.fits FRAMES...
+
+    nightglass cube --extract CUBE.fits --frames 3:9 -o DIR
+    """
+    from deployments.cli.cube import CubeWish, cube_command
+
+    wish = CubeWish(
+        frames=tuple(frames or ()),
+        out=out,
+        verify=verify,
+        extract=extract,
+        compress=compress,
+        role=role,
+        camera=camera,
+        extra=tuple(extra or ()),
+        keep_cards=not no_cards,
+        gather=gather,
+        replace=replace,
+        only=only,
+        sources=tuple(source or ()),
+        time=time,
+        cluster=cluster,
+    )
+    raise typer.Exit(cube_command(wish, config=config, root=root))
+
+
+@app.command(rich_help_panel=_CUBES)
+def archive(
+    exposures: Annotated[list[str] | None, typer.Argument(help="Exposure ids, or paths of their files.")] = None,
+    *,
+    night: Annotated[str | None, typer.Option(help="All exposures of a night, YYYYMMDD.")] = None,
+    camera: Camera = None,
+    reduced: Annotated[bool, typer.Option("--reduced", help="The reduced products instead of the raw frames.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also where the cube is there and current.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete raw frames that are archived, by the rules of the observatory file.")
+    ] = False,
+    config: Config = None,
+    root: Root = None,
+) -> None:
+    """Archive exposures, or all of a night, as data cubes; what is archived already is left alone."""
+    from deployments.cli.archive import ArchiveWish, archive_command
+
+    wish = ArchiveWish(
+        exposures=tuple(exposures or ()), night=night, camera=camera, reduced=reduced, again=again, purge=purge
+    )
+    raise typer.Exit(archive_command(wish, config=config, root=root))
 
 
 @app.command(rich_help_panel=_LOOK)

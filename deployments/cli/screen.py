@@ -154,10 +154,18 @@ def _facts(view: NightView) -> Table:
         add_row(grid, "watch", Group(*(_watch(view, index) for index in range(len(view.watches)))))
     if view.stages:
         add_row(grid, "stages", Text("   ").join(_stage(stage, view.at) for stage in view.stages))
+    if any(view.archives.values()):
+        add_row(grid, "archive", _archives(view))
     if view.ui_url:
         add_row(grid, "Prefect", Text.assemble((view.ui_url, f"link {view.ui_url} underline")))
     add_row(grid, "disk", f"{view.disk.free_gib:.1f} GiB free of {view.disk.total_gib:.1f}")
     return grid
+
+
+def _archives(view: NightView) -> Text:
+    styles = {"archived": "green", "failed": "bold red", "running": "bright_cyan"}
+    counts = [(state.value, count) for state, count in view.archives.items() if count]
+    return Text(", ").join(Text(f"{count} {name}", styles.get(name, "")) for name, count in counts)
 
 
 def _watch(view: NightView, index: int) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
 
 if TYPE_CHECKING:
     from nightglass.config import Observatory
-    from nightglass.ledger import Entry, ErrorSummary, Ledger, StageRecord
+    from nightglass.ledger import ArchiveState, Entry, ErrorSummary, Ledger, StageRecord
 
 __all__ = ["Disk", "NightView", "as_json", "cameras_of", "latest_night", "look", "prefect_ui"]
 
@@ -49,6 +49,8 @@ class NightView:
         The exposures reduced last, the newest first.
     watches : tuple of Heartbeat
         Of the watches that are alive.
+    archives : dict
+        How many exposures are archived, or fail to be.
     """
 
     at: float
@@ -64,6 +66,7 @@ class NightView:
     disk: Disk
     watches: tuple[Heartbeat, ...]
     ui_url: str
+    archives: dict[ArchiveState, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -100,6 +103,7 @@ def look(
         disk=_disk(observatory.root),
         watches=tuple(beat for beat in beats if now - beat.at < _FRESH_S and beat.phase != "stopped"),
         ui_url=prefect_ui(observatory),
+        archives=ledger.archive_counts(night, camera),
     )
 
 
@@ -161,6 +165,7 @@ def as_json(view: NightView) -> dict[str, Any]:
             for beat in view.watches
         ],
         "prefect_ui": view.ui_url,
+        "archives": {state.value: count for state, count in view.archives.items()},
     }
 
 

@@ -152,6 +152,7 @@ def _unchanged(plan: ArchivePlan) -> ArchiveSummary:
         path=record.path,
         size=record.size,
         frames=record.frames,
+        source_count=record.sources,
         problems=problems,
     )
 
@@ -235,6 +236,7 @@ class _Writer:
             path=self._plan.path,
             size=found.size,
             frames=found.frames,
+            source_count=found.sources,
             problems=tuple(f"{item.path}: {item.problem}" for item in found.files if item.problem),
         )
 
@@ -262,6 +264,7 @@ class _Writer:
             size=manifest.size,
             pixel_bytes=cube.pixel_bytes,
             frames=cube.frames,
+            source_count=manifest.sources,
             sources=cube.sources,
             problems=tuple(f"{item.path}: {item.problem}" for item in manifest.files if item.problem),
             seconds=time.monotonic() - began,

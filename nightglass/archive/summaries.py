@@ -56,8 +56,10 @@ class ArchiveSummary:
     ----------
     size, pixel_bytes : int
         Bytes of the cube, and of its pixels uncompressed; 0 where none was written.
+    source_count : int
+        Image HDUs of the cube.
     sources : tuple of SourceSummary
-        Of a cube that was written now.
+        The same one by one, of a cube that was written now.
     problems : tuple of str
         Frames, or parts of frames, that are not in the cube, and why.
     error : str
@@ -73,6 +75,7 @@ class ArchiveSummary:
     size: int = 0
     pixel_bytes: int = 0
     frames: int = 0
+    source_count: int = 0
     sources: tuple[SourceSummary, ...] = ()
     problems: tuple[str, ...] = ()
     error: str = ""
@@ -88,7 +91,7 @@ class ArchiveSummary:
         return {
             "exposure": self.exposure,
             "outcome": self.outcome.value,
-            "sources": len(self.sources),
+            "sources": self.source_count,
             "frames": self.frames,
             "size_mib": round(self.size / _MIB, 2),
             "seconds": round(self.seconds, 3),

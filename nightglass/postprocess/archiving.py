@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nightglass.errors import NightglassError
 from nightglass.layout import Layout
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nightglass.model import Night
     from nightglass.pool import Pool
 
-__all__ = ["archive_all"]
+__all__ = ["archive_all", "archive_facts"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +55,20 @@ def archive_all(
     return result
 
 
+def archive_facts(archive: NightArchive | None) -> dict[str, Any]:
+    """Return what the summary of a stage says about the archive."""
+    if archive is None:
+        return {}
+    good = sum(item.outcome.is_good for item in archive.exposures)
+    return {"archived": good, "archive_failures": tuple(f"{item.exposure}: {item.error}" for item in archive.failures)}
+
+
 def _alarm(what: str, lines: list[str], night: Night, camera: Camera, observatory: Observatory) -> None:
     from nightglass.notices import Notice, Outbox
 
-    remedy = f"Their frames stay where they are. Try again by: nightglass archive --night {night} --camera {camera.name}"
+    remedy = (
+        f"Their frames stay where they are. Try again by: nightglass archive --night {night} --camera {camera.name}"
+    )
     notice = Notice(subject=f"{camera.name} {night}: {what}", text="\n".join([*lines, "", remedy, ""]))
     try:
         Outbox(Layout(observatory.root).run / "outbox", observatory.notices).put(notice)

@@ -16,6 +16,7 @@ from nightglass.errors import LeaseLost, NightglassError
 from nightglass.layout import Layout
 from nightglass.ledger import Reconciliation, StageLease
 from nightglass.model import MasterRef, Night, Stage
+from nightglass.postprocess.archiving import archive_all, archive_facts
 from nightglass.postprocess.places import raw_files
 from nightglass.postprocess.redo import GroupFunction, find_open, find_redo, reduce_groups
 from nightglass.reduction.stacking import stack_group
@@ -23,6 +24,7 @@ from nightglass.report import StageReport, write_reports
 from nightglass.watch.owners import Owner
 
 if TYPE_CHECKING:
+    from nightglass.archive import NightArchive
     from nightglass.config import Observatory
     from nightglass.ledger import Ledger
     from nightglass.pool import Pool
@@ -46,6 +48,10 @@ class StageSummary:
         Masters of the night, exposures reduced again, stacks of the night.
     differences : tuple of str
         What reconciliation found; final only.
+    archived : int
+        Exposures that are cubes now; final only.
+    archive_failures : tuple of str
+        Exposures that are not, and why.
     """
 
     stage: str
@@ -56,6 +62,8 @@ class StageSummary:
     stacks: int = 0
     counts: dict[str, int] | None = None
     differences: tuple[str, ...] = ()
+    archived: int = 0
+    archive_failures: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -164,6 +172,20 @@ class Postprocess:
             observatory=self.observatory,
             owner=self.owner,
             reduce=reduce,
+        )
+
+    def archive(self) -> NightArchive | None:
+        """Archive all exposures of the night; final only. What can't be archived is told, and stops nothing."""
+        self._keep()
+        if self.stage is not Stage.FINAL:
+            return None
+        return archive_all(
+            self.night,
+            self.camera,
+            ledger=self.ledger,
+            pool=self.pool,
+            observatory=self.observatory,
+            owner=self.owner,
         )
 
     def reconcile(self) -> Reconciliation | None:
@@ -284,6 +306,7 @@ def _in_order(work: Postprocess, reduce: GroupFunction) -> StageSummary:
     masters = work.refresh_masters()
     redone = work.redo(reduce)
     stacks = work.stack()
+    archived = work.archive()
     reconciliation = work.reconcile()
     report = work.report(reconciliation)
     work.announce(report)
@@ -295,5 +318,6 @@ def _in_order(work: Postprocess, reduce: GroupFunction) -> StageSummary:
         redone=sum(len(outcome.reduced) for outcome in (*flushed, *redone)),
         counts={state.value: count for state, count in counts.items()},
         differences=tuple(str(item) for item in reconciliation.differences) if reconciliation else (),
+        **archive_facts(archived),
         reports=tuple(str(path) for path in (report.page, *report.attachments) if isinstance(path, Path)),
     )

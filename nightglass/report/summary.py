@@ -130,8 +130,15 @@ def _facts(
         "pictures": _pictures(science, ledger),
         "rows": [_row(entry) for entry in entries[:_MOST_ROWS]],
         "left_out": max(0, len(entries) - _MOST_ROWS),
+        "archive": _archive(night, camera, ledger),
         "place": str(layout.night(camera.name, night)),
     }
+
+
+def _archive(night: Night, camera: Camera, ledger: Ledger) -> str:
+    """Return how many exposures are archived, and how many fail to be; empty where nothing is."""
+    counts = ledger.archive_counts(night, camera.name)
+    return ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
 
 
 def _percentiles(values: Sequence[float]) -> tuple[float, float] | None:
@@ -229,6 +236,8 @@ def _text(facts: dict[str, Any]) -> str:
         lines.append("Seen to reduced: median {:.1f} s, 95 % within {:.1f} s".format(*facts["latency"]))
     if facts["quality"]:
         lines.append("Quality of science: " + ", ".join(f"{count} {verdict}" for verdict, count in facts["quality"]))
+    if facts["archive"]:
+        lines.append("Archive: " + facts["archive"])
     lines.append("")
     for need in facts["masters"]:
         state = (

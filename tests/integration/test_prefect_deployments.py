@@ -53,7 +53,7 @@ def artifacts(client: SyncPrefectClient, run: FlowRun) -> list[dict[str, Any]]:
 def test_deploying_twice_is_deploying_once(prefect_site: PrefectSite) -> None:
     first = deploy_here(prefect_site, Schedules.PAUSED)
     assert deploy_here(prefect_site, Schedules.PAUSED) == first
-    assert len(first) == 7
+    assert len(first) == 10
     with prefect_site.client() as client:
         assert client.read_work_pool("nightglass").type == "process"
         for item in first:
