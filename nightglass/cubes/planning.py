@@ -18,6 +18,7 @@ from nightglass.cubes.lookup import plane_starts
 from nightglass.cubes.metadata import gaps_table, metadata_table
 from nightglass.cubes.promoting import common_format, type_name
 from nightglass.cubes.records import CubePlan, CubeRequest, ImagePlan, PixelFormat, Plane, Survey, TablePlan
+from nightglass.cubes.uncollected import uncollected
 from nightglass.errors import Misconfigured
 from nightglass.fitsio.product_cards import CardValue, make_cards, raw_cards
 from nightglass.fitsio.structure import is_structural
@@ -33,6 +34,7 @@ _MAX_SOURCES: Final = 2000
 """Each has two HDUs; a cube of more is a mistake, and many readers become very slow."""
 
 
+@uncollected()
 def plan_cube(survey: Survey, request: CubeRequest, *, camera: Camera | None = None) -> CubePlan:
     """Decide how the planes of a survey become a cube.
 

@@ -24,6 +24,7 @@ from nightglass.cubes.numbering import Found, Unit, frame_number, natural_key, n
 from nightglass.cubes.records import CubeRequest, Encoding, FrameFile, HduText, Plane, Problem, Survey, TileLayout
 from nightglass.cubes.scanning import scan_file, scan_files
 from nightglass.cubes.sourcenames import SourceNames
+from nightglass.cubes.uncollected import uncollected
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.fitsio.cards import Scalar
 from nightglass.pool import Pool
@@ -41,6 +42,7 @@ _MANY_KEYWORDS: Final = 300
 _IMAGE_ONLY: Final = "frames are FITS files that hold an image"
 
 
+@uncollected()
 def survey_frames(
     request: CubeRequest, limits: Limits, *, camera: Camera | None = None, pool: Pool | None = None
 ) -> Survey:
@@ -69,9 +71,9 @@ def survey_frames(
     scanned = _scan(paths, request, limits, pool)
     problems = [item for item in scanned if isinstance(item, Problem)]
     if problems and not request.skip_bad:
-        scan_file(problems[0].path, limits)  # raises the very error
-        message = f"{problems[0].reason}; meanwhile it changed"
-        raise Retryable(message, remedy="it is tried again")
+        if request.mode == "shared":
+            scan_file(problems[0].path, limits)  # raises the very error
+        raise Retryable(problems[0].reason, remedy="leave the frame out, or allow bad frames to be left out")
     files = [item for item in scanned if isinstance(item, FrameFile)]
     surveyor = _Surveyor(files, request, limits, camera)
     planes = surveyor.planes()
