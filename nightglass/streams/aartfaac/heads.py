@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ __all__ = ["MAGIC_BYTES", "Head", "find_magic", "find_torn", "read_head"]
 MAGIC_BYTES = 8
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _MAGICS = {MAGIC.to_bytes(MAGIC_BYTES, order): order for order in _ORDERS}
+_ANY_MAGIC = re.compile(b"|".join(map(re.escape, _MAGICS)))
 _LENGTHS_END = 16
 _START_BYTES = len(HEADER_STARTS[0])
 
@@ -68,8 +70,9 @@ def read_head(data: bytes | bytearray, start: int, stop: int, limits: WindowLimi
 
 def find_magic(data: bytes | bytearray, start: int, stop: int) -> int:
     """Return the first place in a range where a magic stands, in either byte order; -1 if there is none."""
-    places = [data.find(magic, start, stop) for magic in _MAGICS]
-    return min((place for place in places if place >= 0), default=-1)
+    # one expression, because each order by itself would be searched to the end again for every magic of the other
+    found = _ANY_MAGIC.search(data, start, stop)
+    return found.start() if found else -1
 
 
 def find_torn(pixels: NDArray[np.uint8], limits: WindowLimits) -> int:
@@ -101,10 +104,10 @@ def _printable_run(pixels: NDArray[np.uint8]) -> bool:
 
 def _last_window(data: bytes, limits: WindowLimits) -> int:
     """Return the last place where a window may begin: one that is behind it is not looked for again."""
-    stop = len(data)
-    while stop > 0:
-        place = max(data.rfind(magic, 0, stop) for magic in _MAGICS)
-        if place < 0 or not isinstance(read_head(data, place, len(data), limits), WindowStatus):
+    places = {magic: data.rfind(magic) for magic in _MAGICS}
+    while (place := max(places.values())) >= 0:
+        if not isinstance(read_head(data, place, len(data), limits), WindowStatus):
             return place
-        stop = place + MAGIC_BYTES - 1
+        magic = data[place : place + MAGIC_BYTES]
+        places[magic] = data.rfind(magic, 0, place + MAGIC_BYTES - 1)
     return -1
