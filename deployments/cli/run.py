@@ -45,12 +45,16 @@ def run_command(request: RunRequest, *, config: Path | None, root: Path | None) 
             watched = stack.enter_context(watching(plan))
         with _screen(plan, watched.ledger, console) if console.is_terminal else nullcontext():
             result = watched.watch.run()
-        night, camera = _shown_night(plan, watched.ledger), _only_camera(plan)
-        view = look(watched.ledger, plan.observatory, night, camera=camera, recent=0)
-        if request.once:
-            console.print(closing(view, plan.session.layout))
-        elif console.is_terminal:
-            console.print(night_screen(view, width=console.width))
+        shown = _shown_night(plan, watched.ledger)
+        views = [
+            look(watched.ledger, plan.observatory, night, camera=_only_camera(plan), recent=0)
+            for night in (result.nights or (shown,) if request.once else (shown,))
+        ]
+        for view in views:
+            if request.once:
+                console.print(closing(view, plan.session.layout))
+            elif console.is_terminal:
+                console.print(night_screen(view, width=console.width))
     return int(request.once and bool(result.failed or result.stages_failed))
 
 

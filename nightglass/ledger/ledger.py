@@ -65,7 +65,7 @@ class Ledger:
         self._lift_archives(Archives(store, clock))
         self._lift_catalogue(catalogue)
         self._lift_queries(queries)
-        self._lift_remarks(Remarks(store))
+        self._lift_remarks(Remarks(store, clock))
 
     @classmethod
     def open(cls, url: str | Path, *, busy_timeout_s: float = 30.0, clock: Callable[[], float] = time.time) -> Self:

@@ -186,7 +186,7 @@ class Queries:
         return None if row is None else _as_group(row)
 
     def history(self, name: str) -> tuple[Event, ...]:
-        """Return every change of state of an entry (exposure id, key or path), the first one first.
+        """Return every change of state of an entry (exposure id, key or path), and every remark on it, in order.
 
         Raises
         ------

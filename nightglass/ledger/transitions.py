@@ -145,6 +145,12 @@ class Transaction:
         _update(tuple(changed)).run(self.connection, of_key=row["key"], **parameters)
         return {**row, **changed}
 
+    def remark(self, row: Row, *, at: float, by: str, **values: Any) -> Row:
+        """Change columns and note an event, although the state stays as it is; return the row as it is then."""
+        after = self.change(row, **values)
+        self._note(after, before=State(row["state"]), at=at, owner=by)
+        return after
+
     def flush(self) -> None:
         """Write the events and the counters; the last thing before the commit."""
         if self._events:

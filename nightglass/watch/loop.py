@@ -70,6 +70,11 @@ class WatchResult:
     failed: int = 0
     stages_failed: tuple[str, ...] = ()
 
+    @property
+    def nights(self) -> tuple[Night, ...]:
+        """The nights of which there are exposures, earliest first."""
+        return tuple(sorted({Night(key.rpartition("/")[2]) for key in self.counts}))
+
 
 class Watch:
     """Runs nights: from sighted files to reduced exposures and closed nights.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,10 +71,13 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 def test_once_runs_what_is_there_to_the_end(raw: Path, root: Path) -> None:
     (raw / "garbage.fits").write_bytes(b"no camera wrote this" * 300)
+    later = replace(PLAN, night=Night("20260822"), biases=1, science=0)
+    write_night(raw / "later", later, seed=2)
     options = ["--camera", "lynx", "--once", "--no-prefect", "--workers", "1"]
     done = nightglass(root, "run", str(raw), *options)
     assert done.returncode == 0, done.stderr
     assert "median latency" in done.stdout
+    assert done.stdout.index(f"Night {NIGHT}") < done.stdout.index("Night 20260822"), "each night has its table"
     status = json.loads(nightglass(root, "status", "--night", NIGHT.label, "--json").stdout)
     assert status["counts"]["reduced"] == 5
     assert status["latency_s"]["p50"] > 0

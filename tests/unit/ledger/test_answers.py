@@ -9,7 +9,7 @@ import pytest
 
 from nightglass.errors import Rejected, Retryable, Waiting
 from nightglass.ledger import DifferenceKind, Ledger, RunRecord
-from nightglass.model import Kind, MasterRef, Product, ProductKind, State
+from nightglass.model import Kind, MasterRef, Product, ProductKind, Quality, State
 from tests.unit.ledger.material import (
     CAMERA,
     DUSK,
@@ -94,6 +94,23 @@ def test_history_tells_who_did_what(ledger: Ledger, clock: Clock) -> None:
     assert [event.after for event in events] == told
     assert [event.owner for event in events[3:]] == ["runner", "runner", "ada"]
     assert events[4].at == T0 + 3
+
+
+def test_a_remark_is_in_the_history_once_and_so_is_its_end(ledger: Ledger, clock: Clock) -> None:
+    good, odd = reduced(ledger, 1, 2)
+    for _ in range(2):
+        clock.now += 10
+        ledger.remark({good: "", odd: "its level is 40 sigma off"}, quality=Quality.BAD, cause="RejectedFrame")
+    entry = ledger.find(odd)
+    assert (entry.state, entry.quality, entry.cause) == (State.REDUCED, Quality.BAD, "RejectedFrame")
+    last = ledger.history(odd)[-1]
+    assert (last.before, last.after, last.at) == (State.REDUCED, State.REDUCED, T0 + 10)
+    assert (last.reason, last.owner) == ("its level is 40 sigma off", "RejectedFrame")
+    assert ledger.history(good)[-1].before is State.RUNNING, "nothing was said of it"
+    ledger.remark({odd: ""}, quality=Quality.BAD, cause="RejectedFrame")
+    assert ledger.find(odd).quality is Quality.OK
+    assert [event.reason for event in ledger.history(odd)[-2:]] == ["its level is 40 sigma off", ""]
+    assert ledger.counts() == tallied(ledger)
 
 
 def test_products_are_found_by_night_kind_and_subject(ledger: Ledger) -> None:
