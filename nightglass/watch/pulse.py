@@ -44,6 +44,7 @@ class Pulse:
         states = self.sources.states()
         lag_s = self._lag_s(now)
         self.sentry.look_at_sources(states)
+        self.sentry.note_complaints(self.sources.complaints())
         self.sentry.look_at_lag(lag_s, len(self.launcher.queue))
         breaker = self.launcher.breaker
         self.sentry.look_at_breaker(breaker, now)

@@ -10,6 +10,7 @@ from nightglass.watch.breaker import Breaker, BreakerState
 if TYPE_CHECKING:
     from nightglass.config import Observatory
     from nightglass.watch.alarms import Alarms
+    from nightglass.watch.sources import Place
 
 __all__ = ["Sentry"]
 
@@ -71,6 +72,13 @@ class Sentry:
                 "Nothing is lost, and the runs are reported when it is back."
             )
             self._alarms.raise_("breaker", "Prefect is away", text)
+
+    def note_complaints(self, complaints: list[tuple[Place, str]]) -> None:
+        """Raise an alarm about files that can't be taken in, for each directory at most one in half an hour."""
+        for place, text in complaints:
+            key = f"files/{place.directory}"
+            self._alarms.raise_(key, f"A file of {place.camera.name} is not taken in", text)
+            self._alarms.clear(key)  # an event, not a state; the log has them all
 
     def look_at_sources(self, states: list[dict[str, Any]]) -> None:
         """Raise or clear an alarm for each watched directory."""

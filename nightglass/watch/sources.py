@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,6 +116,7 @@ class Sources:
         self._on_sighting = on_sighting
         self._started_at = started_at
         self._sensors: dict[Place, FileSensor] = {}
+        self._complaints: queue.SimpleQueue[tuple[Place, str]] = queue.SimpleQueue()
         self._errors: dict[Place, str] = {}
 
     @property
@@ -174,6 +176,16 @@ class Sources:
             found.append(_describe(place, status.state.value, trouble))
         return found + [_describe(place, "failed", error) for place, error in self._errors.items()]
 
+    def complaints(self) -> list[tuple[Place, str]]:
+        """Return what the sensors said since the last call beside the troubles that `states` tells."""
+        found = []
+        while not self._complaints.empty():
+            place, text = self._complaints.get()
+            sensor = self._sensors.get(place)
+            if sensor is not None and sensor.status.trouble != text:
+                found.append((place, text))
+        return found
+
     def _wanted(self, now: datetime, more_nights: Iterable[Night]) -> Iterable[Place]:
         live = self._live(now, more_nights)
         for source, camera in self._sources:
@@ -196,7 +208,12 @@ class Sources:
     def _start(self, place: Place) -> None:
         from nightglass.sensors import FileSensor
 
-        sensor = FileSensor(place.source, place.directory, on_sighting=partial(self._on_sighting, place))
+        sensor = FileSensor(
+            place.source,
+            place.directory,
+            on_sighting=partial(self._on_sighting, place),
+            on_alarm=lambda text: self._complaints.put((place, text)),  # called from the sensor's threads
+        )
         try:
             sensor.start()
         except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from nightglass.ledger import Ledger, NightRecord, StageState
 from nightglass.model import Night, Stage
 from nightglass.watch.alarms import Alarms
 from nightglass.watch.nightkeeper import NightKeeper
+from nightglass.watch.sentry import Sentry
 from nightglass.watch.sources import Place, Sources
 from tests.unit.watch.puppet import stock
 
@@ -157,6 +160,28 @@ def test_a_directory_that_cannot_be_made_is_told_and_tried_again(tmp_path: Path)
         assert [state["error"] for state in found.states()] == [""]
     finally:
         found.stop()
+
+
+def test_a_file_that_no_sensor_can_pass_on_raises_one_alarm(tmp_path: Path) -> None:
+    for name in (b"bad-\xff.fits", b"worse-\xff.fits"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(bytes(2880))
+    told: list[tuple[str, str]] = []
+    found = sources(str(tmp_path))
+    sentry = Sentry(Observatory(), Alarms(lambda *both: told.append(both)))
+    try:
+        found.sync(EVENING)
+        complaints: list[tuple[Place, str]] = []
+        end = time.monotonic() + 10
+        while len(complaints) < 2 and time.monotonic() < end:
+            complaints += found.complaints()
+            time.sleep(0.02)
+    finally:
+        found.stop()
+    assert len({text for _, text in complaints}) == 2
+    sentry.note_complaints(complaints)
+    ((subject, text),) = told
+    assert subject == "A file of lynx is not taken in"
+    assert "rename the file" in text
 
 
 def test_wrong_names_are_refused_at_the_start(tmp_path: Path) -> None:
