@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nightglass.config import Camera, Limits
-from nightglass.cubes.plain import SpoiltFrames, write_plain
+from nightglass.cubes.compressed import write_compressed
+from nightglass.cubes.plain import write_plain
 from nightglass.cubes.planning import plan_cube
 from nightglass.cubes.readback import read_back
 from nightglass.cubes.records import (
@@ -25,6 +26,7 @@ from nightglass.cubes.records import (
     SourceSummary,
 )
 from nightglass.cubes.survey import survey_frames
+from nightglass.cubes.transfer import SpoiltFrames
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.fitsio import part_path
 from nightglass.pool import Pool
@@ -89,7 +91,7 @@ def assemble_cube(
         except SpoiltFrames as spoilt:
             bad = {fault.path: fault.reason for fault in spoilt.faults}
             paths = tuple(path for path in wanted.paths if path not in bad)
-            if not request.skip_bad:
+            if not request.skip_bad or len(paths) == len(wanted.paths):
                 raise
             if not paths:
                 message = f"no frame for {request.out} is left: {spoilt.message}"
@@ -139,8 +141,6 @@ def _write(
 ) -> tuple[SourceSummary, ...]:
     if plan.request.compression is None:
         return write_plain(plan, part, pool=pool, limits=limits, progress=progress)
-    from nightglass.cubes.compressed import write_compressed
-
     return write_compressed(plan, part, pool=pool, limits=limits, progress=progress)
 
 

@@ -22,7 +22,17 @@ from nightglass.errors import NightglassError, Rejected, Retryable
 from nightglass.fitsio.checksums import add_sums
 from nightglass.fitsio.sources import reading
 
-__all__ = ["Fault", "FetchedRun", "Move", "MoveTask", "MovedRun", "Run", "fetch_planes", "move_planes"]
+__all__ = [
+    "Fault",
+    "FetchedRun",
+    "Move",
+    "MoveTask",
+    "MovedRun",
+    "Run",
+    "check_unchanged",
+    "fetch_planes",
+    "move_planes",
+]
 
 _BUFFER: Final = 1 << 20
 """Bytes: they stay in the cache from reading to writing. A multiple of 4, so that sums of pieces can be added."""
@@ -281,7 +291,7 @@ def _copied(move: Move, outlet: _Outlet) -> Iterator[int]:
 
 def _made(move: Move, outlet: _Outlet, reader: PlaneReader) -> Iterator[int]:
     """Unpack a plane, bring it to the numbers of the cube, and move it."""
-    _check_path(move.file.stamp)
+    check_unchanged(move.file.stamp)
     made = convert_pixels(reader.read(move.file, move.source), move.source.format, move.target)
     outlet.put(np.ascontiguousarray(made).reshape(-1).view(np.uint8).data)
     yield move.size
@@ -294,7 +304,14 @@ def _check_stamp(stamp: Stamp, descriptor: int) -> None:
         raise Retryable(message, remedy=_CHANGED)
 
 
-def _check_path(stamp: Stamp) -> None:
+def check_unchanged(stamp: Stamp) -> None:
+    """Compare a file with what it was when its headers were read.
+
+    Raises
+    ------
+    Retryable
+        If it has changed, or is gone.
+    """
     with reading(stamp.path):
         descriptor = os.open(stamp.path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from astropy.io import fits
 
-from nightglass.cubes.records import CubePlan, ImagePlan, TablePlan
+from nightglass.cubes.records import CubePlan, ImagePlan, PixelFormat, TablePlan
 from nightglass.fitsio.cards import BLOCK, CARD
 from nightglass.fitsio.product_cards import CardValue, make_cards
 from nightglass.fitsio.sealing import sealed_size
 
-__all__ = ["PlacedHdu", "header_cards", "image_cards", "place_hdus", "primary_cards", "table_cards"]
+__all__ = ["PlacedHdu", "header_cards", "image_cards", "place_hdus", "primary_cards", "scaling_cards", "table_cards"]
 
 _PRIMARY: Mapping[str, CardValue] = {
     "SIMPLE": (True, "conforms to the FITS standard"),
@@ -88,11 +88,18 @@ def image_cards(image: ImagePlan) -> tuple[str, ...]:
         "GCOUNT": 1,
         "EXTNAME": (image.name, "source"),
     }
+    values |= scaling_cards(pixels)
+    return (*make_cards(values), *header_cards(image.header, without=values))
+
+
+def scaling_cards(pixels: PixelFormat) -> dict[str, CardValue]:
+    """Return the keywords that tell what stored numbers mean."""
+    values: dict[str, CardValue] = {}
     if (pixels.bscale, pixels.bzero) != (1.0, 0.0):
         values |= {"BSCALE": _short(pixels.bscale), "BZERO": _short(pixels.bzero)}
     if pixels.blank is not None:
         values["BLANK"] = (pixels.blank, "stored value of undefined pixels")
-    return (*make_cards(values), *header_cards(image.header, without=values))
+    return values
 
 
 def header_cards(header: fits.Header, *, without: Mapping[str, CardValue] | None = None) -> tuple[str, ...]:

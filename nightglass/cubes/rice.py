@@ -93,7 +93,7 @@ def _encode(pixels: NDArray[Any], out: NDArray[np.uint8], field_bits: int, most:
         out[place] = np.uint8(byte)
         place += 1
         fill -= 8
-    return place
+    return place  # type: ignore[no-any-return]
 
 
 @njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
@@ -104,9 +104,9 @@ def _pack(
     low = np.uint64((1 << split) - 1)
     one = np.uint64(1) << np.uint64(split)
     for k in range(count):
-        high = np.int64(folded[k] >> np.uint64(split))
+        high: int = np.int64(folded[k] >> np.uint64(split))  # type: ignore[assignment]  # the kernel's integers
         while high + split >= 32:  # a long run of zeros
-            step = min(high, 31)
+            step = 31 if high > 31 else high
             held, fill, place = _spill(held << np.uint64(step), fill + step, out, place)
             high -= step
         bits = high + 1 + split

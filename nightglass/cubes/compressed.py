@@ -1,0 +1,217 @@
+"""Compressed cubes: tiles of all planes, made or found, in one table and one heap for each source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nightglass.config import Limits
+from nightglass.cubes.gathering import TileBin, collect_tiles
+from nightglass.cubes.joining import WIDE_HEAP, JoinedTiles, Segment, join_tiles
+from nightglass.cubes.moving import Move
+from nightglass.cubes.placing import PlacedHdu, header_cards, primary_cards, scaling_cards, table_cards
+from nightglass.cubes.plain import finish_hdu
+from nightglass.cubes.records import (
+    CubePlan,
+    ImagePlan,
+    PixelFormat,
+    Plane,
+    Progress,
+    SourceSummary,
+    TablePlan,
+)
+from nightglass.cubes.sums import sum_block
+from nightglass.cubes.transfer import Placed, Target, creating, transfer, write_at
+from nightglass.fitsio.cards import comment_cards
+from nightglass.fitsio.checksums import add_sums
+from nightglass.fitsio.product_cards import CardValue, make_cards
+from nightglass.fitsio.sealing import sealed_size
+from nightglass.pool import Pool, SerialPool
+
+__all__ = ["write_compressed"]
+
+_BYTES: Final = PixelFormat(8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Squeezed:
+    """An image whose tiles are known."""
+
+    image: ImagePlan
+    bin: TileBin
+    joined: JoinedTiles
+
+    @property
+    def size(self) -> int:
+        """Bytes of table and heap."""
+        return len(self.joined.rows) + self.joined.heap_size
+
+
+def write_compressed(
+    plan: CubePlan,
+    part: Path,
+    *,
+    pool: Pool,
+    limits: Limits,
+    progress: Progress | None = None,
+    wide_heap: int = WIDE_HEAP,
+) -> tuple[SourceSummary, ...]:
+    """Write a compressed cube, by the workers of a pool; not synced.
+
+    Planes that are compressed already, alike and so that their tiles can stand side by side, are joined without being
+    decompressed. The others are compressed into fragments beside the cube first, which are gone at the end.
+
+    Parameters
+    ----------
+    part : Path
+        Where to write; an existing file is overwritten.
+    wide_heap : int
+        Bytes of heap from which on descriptors are 64 bits wide.
+
+    Raises
+    ------
+    SpoiltFrames
+        If frames changed while they were read, or are damaged.
+    Retryable
+        If the file system refuses, or the workers died again and again.
+    """
+    whole = sum(item.plane_size * len(item.planes) for item in plan.hdus if isinstance(item, ImagePlan))
+    report = _Counter(whole, progress)
+    fragments: list[Path] = []
+    try:
+        ready: list[_Squeezed | TablePlan] = []
+        for item in plan.hdus:
+            if isinstance(item, TablePlan):
+                ready.append(item)
+                continue
+            found = collect_tiles(plan, item, part, fragments, pool=pool, limits=limits, on_done=report.add)
+            ready.append(_Squeezed(item, found, join_tiles(found.tiles, wide_heap=wide_heap)))
+        # fragments of a gathered cube are here, and only here
+        mover = SerialPool() if plan.request.mode == "gather" else pool
+        _write(plan, ready, part, mover, limits)
+    finally:
+        for fragment in fragments:
+            fragment.unlink(missing_ok=True)
+    return tuple(_summary(item) for item in ready if isinstance(item, _Squeezed))
+
+
+class _Counter:
+    """Adds up what is done."""
+
+    def __init__(self, whole: int, progress: Progress | None) -> None:
+        self._whole = whole
+        self._progress = progress
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(min(self._done, self._whole), self._whole)
+
+
+def _write(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan], part: Path, pool: Pool, limits: Limits) -> None:
+    placed = _place(plan, ready)
+    squeezed = {index: item for index, item in enumerate(ready, start=1) if isinstance(item, _Squeezed)}
+    with creating(part) as descriptor:
+        os.posix_fallocate(descriptor, 0, placed[-1].end)  # a disk that is too small says so now
+        target = Target(part, descriptor, tuple(hdu.data_offset for hdu in placed), gathers=False)
+        size = sum(item.joined.heap_size for item in squeezed.values())
+        totals = transfer(_moves(squeezed), target, size=size, pool=pool, limits=limits)
+        for index, hdu in enumerate(placed):
+            total = totals[index]
+            if index in squeezed:
+                rows = squeezed[index].joined.rows
+                write_at(descriptor, rows, hdu.data_offset)
+                total = add_sums(total, sum_block(rows))
+            finish_hdu(descriptor, hdu, total)
+
+
+def _moves(squeezed: dict[int, _Squeezed]) -> Iterator[Placed]:
+    """Yield the parts of all heaps: bytes, moved like the planes of a plain cube."""
+    for index, item in squeezed.items():
+        start = len(item.joined.rows)
+        for segment in item.joined.segments:
+            yield Placed(index, start, Move(item.bin.members[segment.plane], segment.file, _as_plane(segment), _BYTES))
+            start += segment.size
+
+
+def _as_plane(segment: Segment) -> Plane:
+    return Plane(
+        file=0,
+        hdu=0,
+        source="",
+        frame=0,
+        shape=(1, segment.size),
+        format=_BYTES,
+        offset=segment.offset,
+        size=segment.size,
+    )
+
+
+def _place(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan]) -> tuple[PlacedHdu, ...]:
+    placed: list[PlacedHdu] = []
+    for item in (None, *ready):
+        offset = placed[-1].end if placed else 0
+        if item is None:
+            cards, size = primary_cards(plan.primary), 0
+        elif isinstance(item, _Squeezed):
+            cards, size = _tile_cards(item), item.size
+        else:
+            cards, size = table_cards(item), len(item.data)
+        kept = item.image if isinstance(item, _Squeezed) else item
+        placed.append(PlacedHdu(kept, cards, offset, offset + sealed_size(cards), size))
+    return tuple(placed)
+
+
+def _tile_cards(item: _Squeezed) -> tuple[str, ...]:
+    """Return the cards of a compressed image: FITS 4.0, section 10.1."""
+    image, joined, method = item.image, item.joined, item.bin.method
+    rows, columns = image.shape
+    values: dict[str, CardValue] = {
+        "XTENSION": ("BINTABLE", "tile-compressed image"),
+        "BITPIX": 8,
+        "NAXIS": 2,
+        "NAXIS1": (joined.row_size, "bytes of a row"),
+        "NAXIS2": (len(joined.rows) // joined.row_size, "tiles"),
+        "PCOUNT": (joined.heap_size, "bytes of the heap"),
+        "GCOUNT": 1,
+        "TFIELDS": len(joined.columns),
+    }
+    for number, (name, form) in enumerate(joined.columns, start=1):
+        values |= {f"TTYPE{number}": name, f"TFORM{number}": form}
+    values |= {
+        "ZIMAGE": (True, "this is a compressed image"),
+        "ZTENSION": ("IMAGE", "of an image extension"),
+        "ZBITPIX": image.format.bitpix,
+        "ZNAXIS": 3,
+        "ZNAXIS1": columns,
+        "ZNAXIS2": rows,
+        "ZNAXIS3": (len(image.planes), "planes, one a frame"),
+        "ZPCOUNT": 0,
+        "ZGCOUNT": 1,
+        "ZTILE1": item.bin.tile[1],
+        "ZTILE2": item.bin.tile[0],
+        "ZTILE3": 1,
+        "ZCMPTYPE": method.algorithm,
+    }
+    for number, (name, value) in enumerate(method.options, start=1):
+        values |= {f"ZNAME{number}": name, f"ZVAL{number}": value}
+    values |= item.bin.keywords
+    values |= {"EXTNAME": (image.name, "source")} | scaling_cards(image.format)
+    notes = [card for text in item.bin.notes for card in comment_cards("COMMENT", text)]
+    return (*make_cards(values), *header_cards(image.header, without=values), *notes)
+
+
+def _summary(item: _Squeezed) -> SourceSummary:
+    image = item.image
+    return SourceSummary(
+        name=image.name,
+        frames=len(image.planes),
+        shape=image.shape,
+        bitpix=image.format.bitpix,
+        stored_bytes=item.size,
+        note="; ".join(text for text in (image.note, *item.bin.notes) if text),
+    )

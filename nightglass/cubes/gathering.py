@@ -1,0 +1,227 @@
+"""The tiles of one image of a compressed cube: found in the frames, or made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from nightglass.config import Limits
+from nightglass.cubes.headers import read_header
+from nightglass.cubes.joining import PlaneTiles
+from nightglass.cubes.moving import Fault
+from nightglass.cubes.plain import lightened
+from nightglass.cubes.records import Compression, CubePlan, Encoding, FrameFile, ImagePlan, Plane, Survey, TileLayout
+from nightglass.cubes.squeezing import (
+    Method,
+    Squeezed,
+    SqueezeTask,
+    choose_method,
+    fetch_squeezed,
+    keep_fragment,
+    squeeze_planes,
+    tile_rows,
+)
+from nightglass.cubes.transfer import SpoiltFrames
+from nightglass.cubes.working import run_tasks
+from nightglass.fitsio.product_cards import CardValue
+from nightglass.fitsio.sources import reading
+from nightglass.pool import Pool
+
+__all__ = ["TileBin", "collect_tiles"]
+
+_TASK_BYTES: Final = 32 << 20
+_TASKS_EACH: Final = 4
+_SEEDS: Final = 10_000
+_KEPT: Final = ("ZBLANK", "ZSCALE", "ZZERO", "ZMASKCMP")
+"""Keywords of a compressed image on which the meaning of its tiles depends, beside those of the layout."""
+_NO_VALUE: Final = -(1 << 31)
+"""What astropy and cfitsio put for NaN among quantised floats."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileBin:
+    """The tiles of an image, plane by plane.
+
+    Attributes
+    ----------
+    members : tuple of int
+        Index into the planes of the survey, for each plane.
+    tile : tuple of int
+        Rows and columns.
+    keywords : dict
+        ZQUANTIZ and what belongs to it.
+    notes : tuple of str
+        What was done beyond the plan, and why.
+    """
+
+    members: tuple[int, ...]
+    tiles: tuple[PlaneTiles, ...]
+    tile: tuple[int, int]
+    method: Method
+    keywords: dict[str, CardValue] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def collect_tiles(
+    plan: CubePlan,
+    image: ImagePlan,
+    part: Path,
+    fragments: list[Path],
+    *,
+    pool: Pool,
+    limits: Limits,
+    on_done: Callable[[int], None],
+) -> TileBin:
+    """Find the tiles of an image where they can be joined, else compress its planes.
+
+    Parameters
+    ----------
+    fragments : list of Path
+        Files that were made on the way are added; the caller removes them, also after an error.
+    on_done : callable
+        Told how many bytes of pixels are done.
+
+    Raises
+    ------
+    SpoiltFrames
+        If frames changed, or are damaged.
+    Retryable
+        If fragments cannot be written, or the workers died again and again.
+    """
+    gathers = plan.request.mode == "gather"
+    reason = why_not_joined(plan.survey, image)
+    if reason is None and not gathers:
+        found = _found_tiles(plan.survey, image)
+        on_done(image.plane_size * len(image.planes))
+        return found
+    method = choose_method(image.format, plan.request.compression or Compression())
+    made = _made_tiles(plan, image, method, part, fragments, pool, limits, on_done)
+    keywords: dict[str, CardValue] = {}
+    if method.zquantiz:
+        keywords["ZQUANTIZ"] = method.zquantiz
+    if method.dithers:
+        keywords["ZDITHER0"] = (1, "dithers go on from plane to plane")
+    if method.quantize:
+        keywords["ZBLANK"] = (_NO_VALUE, "NaN")
+    reason = "pixels travel through the cluster" if reason is None else reason
+    notes = (f"decompressed, and compressed again: {reason}",) if reason else ()
+    return TileBin(image.planes, made, (tile_rows(image.shape), image.shape[1]), method, keywords, notes)
+
+
+def why_not_joined(survey: Survey, image: ImagePlan) -> str | None:
+    """Say why planes are not joined as they are: None if they can be, empty if none of them is compressed."""
+    planes = [survey.planes[index] for index in image.planes]
+    if all(plane.encoding is not Encoding.TILES for plane in planes):
+        return ""
+    first = planes[0].tiles
+    if first is None or any(plane.encoding is not Encoding.TILES or plane.tiles is None for plane in planes):
+        return "some planes are compressed in tiles of their own, others are not"
+    if any(plane.format != image.format for plane in planes):
+        return "their pixels are stored in several ways"
+    for plane in planes:
+        difference = _difference(survey, planes[0], plane)
+        if difference:
+            return difference
+    seeds = [_seed(plane.tiles) for plane in planes if plane.tiles is not None]
+    if first.quantize.startswith("SUBTRACTIVE") and any(
+        seed != 1 + (seeds[0] - 1 + number * first.rows) % _SEEDS for number, seed in enumerate(seeds)
+    ):
+        return "their dithers do not go on from plane to plane"
+    return None
+
+
+def _difference(survey: Survey, one: Plane, other: Plane) -> str:
+    left, right = one.tiles, other.tiles
+    if left is None or right is None:
+        return "tiles reach over several planes"
+    if (left.algorithm, left.options, left.quantize) != (right.algorithm, right.options, right.quantize):
+        return f"{left.algorithm} here, {right.algorithm} there, with other options"
+    if left.tile != right.tile:
+        return f"tiles of {left.tile} here, of {right.tile} there"
+    if _kept(survey, one) != _kept(survey, other):
+        return f"{', '.join(_KEPT)} are not the same in all"
+    return ""
+
+
+def _kept(survey: Survey, plane: Plane) -> dict[str, Any]:
+    values = read_header(survey.files[plane.file].hdus[plane.hdu].text)
+    return {keyword: values[keyword] for keyword in _KEPT if values.get(keyword) is not None}
+
+
+def _seed(tiles: TileLayout) -> int:
+    """Return the dither seed of the first tile of a plane."""
+    return 1 + (tiles.dither0 - 1 + tiles.first_row) % _SEEDS
+
+
+def _found_tiles(survey: Survey, image: ImagePlan) -> TileBin:
+    planes = [survey.planes[index] for index in image.planes]
+    found = tuple(_rows_in_file(lightened(survey.files[plane.file]), plane.tiles) for plane in planes if plane.tiles)
+    first = planes[0].tiles or TileLayout(algorithm="", tile=(0, 0))
+    keywords: dict[str, CardValue] = {}
+    if first.quantize:
+        keywords["ZQUANTIZ"] = first.quantize
+    if first.quantize.startswith("SUBTRACTIVE"):
+        keywords["ZDITHER0"] = _seed(first)
+    keywords |= _kept(survey, planes[0])
+    method = Method(first.algorithm, first.options, zquantiz=first.quantize)
+    return TileBin(image.planes, found, first.tile, method, keywords)
+
+
+def _rows_in_file(file: FrameFile, tiles: TileLayout) -> PlaneTiles:
+    path = file.stamp.path
+    with reading(path), path.open("rb", buffering=0) as stream:
+        offset = tiles.table_offset + tiles.first_row * tiles.row_size
+        rows = os.pread(stream.fileno(), tiles.rows * tiles.row_size, offset)
+    return PlaneTiles(file, tiles.columns, rows, tiles.heap_offset, tiles.heap_size)
+
+
+def _made_tiles(
+    plan: CubePlan,
+    image: ImagePlan,
+    method: Method,
+    part: Path,
+    fragments: list[Path],
+    pool: Pool,
+    limits: Limits,
+    on_done: Callable[[int], None],
+) -> tuple[PlaneTiles, ...]:
+    made: dict[int, PlaneTiles] = {}
+    faults: list[Fault] = []
+    tasks = _tasks(plan, image, method, part, fragments, len(pool.workers()), limits)
+    function: Callable[[SqueezeTask], Squeezed] = fetch_squeezed if plan.request.mode == "gather" else squeeze_planes
+    for task, squeezed in run_tasks(pool, function, tasks, key=f"compress {part.name}"):
+        for (index, _, _), result in zip(task.members, keep_fragment(task, squeezed), strict=True):
+            if isinstance(result, Fault):
+                faults.append(result)
+            else:
+                made[index] = result
+        on_done(image.plane_size * len(task.members))
+    if faults:
+        raise SpoiltFrames(faults)
+    return tuple(made[index] for index in image.planes)
+
+
+def _tasks(
+    plan: CubePlan,
+    image: ImagePlan,
+    method: Method,
+    part: Path,
+    fragments: list[Path],
+    workers: int,
+    limits: Limits,
+) -> Iterator[SqueezeTask]:
+    share = -(-len(image.planes) // (_TASKS_EACH * max(workers, 1)))
+    count = max(min(share, _TASK_BYTES // max(image.plane_size, 1)), 1)
+    each = -(-image.shape[0] // tile_rows(image.shape))
+    for start in range(0, len(image.planes), count):
+        members = tuple(
+            (index, lightened(plan.survey.files[plan.survey.planes[index].file]), plan.survey.planes[index])
+            for index in image.planes[start : start + count]
+        )
+        # the token stays at the end, so that whoever removes stale parts knows whose this was
+        fragment = part.with_name(f"f{len(fragments)}.{part.name}")
+        fragments.append(fragment)
+        yield SqueezeTask(fragment, members, image.format, method, start * each, limits)

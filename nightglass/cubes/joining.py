@@ -1,0 +1,250 @@
+"""Tile-compressed planes put together without being decompressed: tables joined, heaps moved as bytes.
+
+FITS Standard 4.0, section 10. Columns are joined by name, descriptors point to where the heaps went.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightglass.cubes.records import FrameFile
+from nightglass.errors import Rejected
+
+__all__ = ["WIDE_HEAP", "JoinedTiles", "PlaneTiles", "Segment", "join_tiles"]
+
+WIDE_HEAP: Final = 1 << 31
+"""Bytes of heap from which on descriptors have 64 bits, because those of 32 bits are signed."""
+_FORM: Final = re.compile(r"1?([PQ])([BIJKED])(?:\((\d+)\))?|1?([BIJKED])")
+_TYPES: Final = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+_DESCRIPTORS: Final = {"P": ">i4", "Q": ">i8"}
+_DAMAGED: Final = "transfer the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneTiles:
+    """The tiles of one plane, wherever they are.
+
+    Attributes
+    ----------
+    file : FrameFile
+        Frame or fragment; without headers.
+    columns : tuple of pairs
+        TTYPE and TFORM.
+    rows : bytes
+        Rows of the table, one a tile.
+    heap_offset, heap_size : int
+        Bytes; what descriptors count from, and how far they may reach.
+    """
+
+    file: FrameFile
+    columns: tuple[tuple[str, str], ...]
+    rows: bytes
+    heap_offset: int
+    heap_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes of a file that are moved into the joined heap, behind those of the former segment."""
+
+    plane: int
+    file: FrameFile
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedTiles:
+    """A table over all planes.
+
+    Attributes
+    ----------
+    columns : tuple of pairs
+        TTYPE and TFORM.
+    rows : bytes
+    segments : tuple of Segment
+        What the heap is made of.
+    """
+
+    columns: tuple[tuple[str, str], ...]
+    row_size: int
+    rows: bytes
+    segments: tuple[Segment, ...]
+
+    @property
+    def heap_size(self) -> int:
+        """Bytes."""
+        return sum(segment.size for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column of one plane, read: cells of numbers, or counts and places of arrays of them."""
+
+    element: str
+    values: NDArray[Any] | None = None
+    counts: NDArray[np.int64] | None = None
+    places: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        cells = self.counts if self.values is None else self.values
+        return 0 if cells is None else len(cells)
+
+
+def join_tiles(planes: Sequence[PlaneTiles], *, wide_heap: int = WIDE_HEAP) -> JoinedTiles:
+    """Join the tiles of planes, in their order.
+
+    Parameters
+    ----------
+    wide_heap : int
+        Bytes of heap from which on descriptors are 64 bits wide.
+
+    Raises
+    ------
+    Rejected
+        If descriptors point outside of their heap, or columns of one name differ in type.
+    """
+    tables = [_read(plane) for plane in planes]
+    elements = _common_elements(planes, tables)
+    segments: list[Segment] = []
+    size = 0
+    for number, (plane, table) in enumerate(zip(planes, tables, strict=True)):
+        parts = _Parts.of(table)
+        parts.move(table, size)
+        size += parts.size
+        segments += [
+            Segment(number, plane.file, plane.heap_offset + first, last - first)
+            for first, last in zip(parts.firsts.tolist(), parts.lasts.tolist(), strict=True)
+        ]
+    return _lay_out(tables, elements, "Q" if size >= wide_heap else "P", tuple(segments))
+
+
+def _read(plane: PlaneTiles) -> dict[str, _Column]:
+    forms = [(name, _parse(form, plane)) for name, form in plane.columns]
+    dtype = np.dtype(
+        [(name, _DESCRIPTORS[wide], (2,)) if wide else (name, _TYPES[element], ()) for name, (wide, element) in forms]
+    )
+    if not dtype.itemsize or len(plane.rows) % dtype.itemsize:
+        message = f"{plane.file.stamp.path}: rows of {dtype.itemsize} bytes do not make a table of {len(plane.rows)}"
+        raise Rejected(message, remedy=_DAMAGED)
+    rows = np.frombuffer(plane.rows, dtype)
+    found: dict[str, _Column] = {}
+    for name, (wide, element) in forms:
+        cells = rows[name]
+        if not wide:
+            found[name] = _Column(element, values=cells)
+            continue
+        counts, places = cells[:, 0].astype(np.int64), cells[:, 1].astype(np.int64)
+        ends = places + counts * np.dtype(_TYPES[element]).itemsize
+        used = counts != 0
+        if (counts < 0).any() or (places[used] < 0).any() or (ends[used] > plane.heap_size).any():
+            message = f"{plane.file.stamp.path}: a tile in {name} lies outside of its heap of {plane.heap_size} bytes"
+            raise Rejected(message, remedy=_DAMAGED)
+        found[name] = _Column(element, counts=counts, places=places)
+    return found
+
+
+def _parse(form: str, plane: PlaneTiles) -> tuple[str, str]:
+    match = _FORM.fullmatch(form.strip())
+    if match is None:
+        message = f"{plane.file.stamp.path}: TFORM {form!r} is none of a compressed image"
+        raise Rejected(message, remedy="archive it in a plain cube")
+    return match[1] or "", match[2] or match[4]
+
+
+def _common_elements(planes: Sequence[PlaneTiles], tables: Sequence[dict[str, _Column]]) -> dict[str, tuple[bool, str]]:
+    """Return the columns of all planes in the order in which they appear: whether arrays, and of what."""
+    elements: dict[str, tuple[bool, str]] = {}
+    for plane, table in zip(planes, tables, strict=True):
+        for name, column in table.items():
+            kind = (column.counts is not None, column.element)
+            if elements.setdefault(name, kind) != kind:
+                message = f"{plane.file.stamp.path}: column {name} is not of the type that it has in other frames"
+                raise Rejected(message, remedy="archive them in a plain cube")
+    for plane, table in zip(planes, tables, strict=True):
+        lacking = [name for name, (arrays, _) in elements.items() if not arrays and name not in table]
+        if lacking:  # an array that is not there is empty, a number is not zero
+            message = f"{plane.file.stamp.path}: its tiles have no {lacking[0]}, those of other frames have"
+            raise Rejected(message, remedy="archive them in a plain cube")
+    return elements
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of a heap that are used, in order; what lies between them is left behind."""
+
+    firsts: NDArray[np.int64]
+    lasts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: dict[str, _Column]) -> _Parts:
+        """Find them: cells may follow one another, leave room, or share bytes."""
+        cells = _cells(table)
+        cells = cells[np.argsort(cells[:, 0], kind="stable")]
+        ends = np.maximum.accumulate(cells[:, 1])
+        breaks = np.flatnonzero(cells[1:, 0] > ends[:-1])
+        return cls(cells[np.r_[0, breaks + 1], 0], ends[np.r_[breaks, -1]]) if len(cells) else cls(ends, ends)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return int((self.lasts - self.firsts).sum())
+
+    def move(self, table: dict[str, _Column], base: int) -> None:
+        """Point the descriptors of a plane to where its parts go, one behind the other, in the new heap."""
+        if not len(self.firsts):
+            return
+        targets = base + np.cumsum(self.lasts - self.firsts) - (self.lasts - self.firsts)
+        for column in table.values():
+            if column.counts is not None and column.places is not None:
+                part = np.clip(np.searchsorted(self.firsts, column.places, "right") - 1, 0, None)
+                column.places[...] = np.where(column.counts > 0, column.places - self.firsts[part] + targets[part], 0)
+
+
+def _cells(table: dict[str, _Column]) -> NDArray[np.int64]:
+    """Return begin and end of every cell that is not empty."""
+    parts = []
+    for column in table.values():
+        if column.counts is not None and column.places is not None:
+            used = column.counts > 0
+            first = column.places[used]
+            parts.append(np.stack([first, first + column.counts[used] * np.dtype(_TYPES[column.element]).itemsize], 1))
+    return np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
+
+
+def _lay_out(
+    tables: Sequence[dict[str, _Column]],
+    elements: dict[str, tuple[bool, str]],
+    letter: str,
+    segments: tuple[Segment, ...],
+) -> JoinedTiles:
+    dtype = np.dtype(
+        [
+            (name, _DESCRIPTORS[letter], (2,)) if arrays else (name, _TYPES[element], ())
+            for name, (arrays, element) in elements.items()
+        ]
+    )
+    counts = [len(next(iter(table.values()))) for table in tables]
+    joined = np.zeros(sum(counts), dtype)
+    longest = dict.fromkeys(elements, 0)
+    start = 0
+    for table, count in zip(tables, counts, strict=True):
+        for name, column in table.items():
+            if column.counts is None or column.places is None:
+                joined[name][start : start + count] = column.values
+            else:
+                joined[name][start : start + count, 0] = column.counts
+                joined[name][start : start + count, 1] = column.places
+                longest[name] = max(longest[name], int(column.counts.max(initial=0)))
+        start += count
+    columns = tuple(
+        (name, f"1{letter}{element}({longest[name]})" if arrays else f"1{element}")
+        for name, (arrays, element) in elements.items()
+    )
+    return JoinedTiles(columns, dtype.itemsize, joined.tobytes(), segments)

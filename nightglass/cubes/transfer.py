@@ -1,0 +1,176 @@
+"""Bytes of many files moved into one, by the workers of a pool."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from nightglass.config import Limits
+from nightglass.cubes.moving import Fault, FetchedRun, Move, MovedRun, MoveTask, Run, fetch_planes, move_planes
+from nightglass.cubes.working import run_tasks
+from nightglass.errors import Retryable
+from nightglass.fitsio.checksums import add_sums
+from nightglass.pool import Pool
+
+__all__ = ["Placed", "SpoiltFrames", "Target", "creating", "transfer", "write_at"]
+
+_TASK_BYTES: Final = 32 << 20
+_GATHERED_BYTES: Final = 8 << 20
+"""Of one task whose pixels travel through the cluster."""
+_TASK_MOVES: Final = 1024
+_TASKS_EACH: Final = 4
+"""Tasks for each worker at least, so that none waits long for the last one."""
+
+
+class SpoiltFrames(Retryable):
+    """Frames changed, or turned out to be damaged, while they were moved: the cube is planned anew without them."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(fault.reason for fault in faults[:3]), remedy="the frame is left out, or sent again")
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One move, and where it goes.
+
+    Attributes
+    ----------
+    hdu : int
+        Which HDU of the cube.
+    start : int
+        Bytes from the beginning of the HDU's data.
+    """
+
+    hdu: int
+    start: int
+    move: Move
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A cube that is being written.
+
+    Attributes
+    ----------
+    descriptor : int
+        Of the file, open for writing here.
+    data_offsets : tuple of int
+        Where the data of each HDU begin.
+    gathers : bool
+        Whether workers do not see the file: their bytes come here.
+    """
+
+    part: Path
+    descriptor: int
+    data_offsets: tuple[int, ...]
+    gathers: bool
+
+
+@contextlib.contextmanager
+def creating(part: Path) -> Iterator[int]:
+    """Create a file, and yield its descriptor.
+
+    Raises
+    ------
+    Retryable
+        If the file system refuses, here or in the block.
+    """
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        message = f"{part} cannot be written: {error.strerror or error}"
+        raise Retryable(message, remedy="make room on the disk, and check the rights of the directory") from error
+
+
+def transfer(
+    moves: Iterable[Placed],
+    target: Target,
+    *,
+    size: int,
+    pool: Pool,
+    limits: Limits,
+    on_moved: Callable[[int], None] | None = None,
+) -> list[int]:
+    """Move bytes into the cube; return the ones'-complement sum of what was moved into each HDU.
+
+    Parameters
+    ----------
+    moves : iterable of Placed
+        In the order of the cube.
+    size : int
+        Bytes of all moves, about.
+    on_moved : callable, optional
+        Told the bytes of each task that is done.
+
+    Raises
+    ------
+    SpoiltFrames
+        If sources changed, or are damaged.
+    Retryable
+        If the cube cannot be written, or the workers died again and again.
+    """
+    totals = [0] * len(target.data_offsets)
+    faults: list[Fault] = []
+    share = size // (_TASKS_EACH * max(len(pool.workers()), 1))
+    most = _GATHERED_BYTES if target.gathers else _TASK_BYTES
+    tasks = _tasks(moves, target, limits, max(min(share, most), 1))
+    function: Callable[[MoveTask], Sequence[MovedRun | FetchedRun]] = fetch_planes if target.gathers else move_planes
+    for task, results in run_tasks(pool, function, tasks, key=f"cube {target.part.name}"):
+        for result in results:
+            moved = _received(result, target.descriptor)
+            totals[moved.hdu] = add_sums(totals[moved.hdu], moved.total)
+            faults += moved.faults
+        if on_moved is not None:
+            on_moved(task.size)
+    if faults:
+        raise SpoiltFrames(faults)
+    return totals
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """Write bytes at a place, all of them."""
+    view = memoryview(data)
+    while len(view):
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def _received(result: MovedRun | FetchedRun, descriptor: int) -> MovedRun:
+    """Write what was gathered."""
+    if isinstance(result, MovedRun):
+        return result
+    write_at(descriptor, result.data, result.offset)
+    return result.moved
+
+
+def _tasks(moves: Iterable[Placed], target: Target, limits: Limits, size: int) -> Iterator[MoveTask]:
+    """Divide all moves into tasks of about equal size, in the order of the cube."""
+    held: list[Placed] = []
+    filled = 0
+    for placed in moves:
+        held.append(placed)
+        filled += placed.move.size
+        if filled >= size or len(held) >= _TASK_MOVES:
+            yield _task(held, target, limits)
+            held, filled = [], 0
+    if held:
+        yield _task(held, target, limits)
+
+
+def _task(held: Sequence[Placed], target: Target, limits: Limits) -> MoveTask:
+    runs = []
+    for hdu, members in groupby(held, key=lambda placed: placed.hdu):
+        chosen = tuple(members)
+        offset = target.data_offsets[hdu] + chosen[0].start
+        runs.append(Run(hdu, chosen[0].start, offset, tuple(placed.move for placed in chosen)))
+    return MoveTask(target.part, tuple(runs), limits)
