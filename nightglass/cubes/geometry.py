@@ -16,7 +16,7 @@ from nightglass.cubes.records import PixelFormat, TileLayout
 from nightglass.errors import Rejected
 from nightglass.fitsio.cards import Scalar
 
-__all__ = ["GEOMETRIC", "Picture", "Values", "data_size", "find_picture", "is_empty"]
+__all__ = ["GEOMETRIC", "MAX_PLANES", "Picture", "Values", "data_size", "find_picture"]
 
 Values = Mapping[str, Scalar]
 """Keyword to value, as `nightglass.cubes.headers` gives them."""
@@ -29,8 +29,8 @@ GEOMETRIC: Final = re.compile(
 
 _BITPIX: Final = frozenset({8, 16, 32, 64, -32, -64})
 _MAX_AXES: Final = 999
-_MAX_PLANES: Final = 100_000
-"""Of one HDU: an axis of unit pixels must not become millions of planes."""
+MAX_PLANES: Final = 100_000
+"""Of one file: axes of unit pixels must not become millions of planes."""
 _MALFORMED: Final = "the header is malformed"
 _TABLES: Final = frozenset({"BINTABLE", "A3DTABLE"})
 _IMAGES: Final = frozenset({"", "IMAGE", "IUEIMAGE"})
@@ -88,11 +88,6 @@ def data_size(values: Values, index: int) -> int:
     return abs(bitpix) // 8 * groups * (parameters + math.prod(axes))
 
 
-def is_empty(values: Values) -> bool:
-    """Tell whether an HDU has no data at all, by its number of axes."""
-    return values.get("NAXIS") == 0
-
-
 def find_picture(values: Values, index: int, limits: Limits) -> Picture | None:
     """Describe the image of an HDU; None for a table, random groups, and an image without pixels.
 
@@ -127,8 +122,8 @@ def _picture(values: Values, index: int, axes: tuple[int, ...], bitpix: int, lim
     if size > limits.image_mib << 20:
         message = f"a plane of HDU {index} takes {size >> 20} MiB, more than {limits.image_mib} MiB"
         raise Rejected(message, remedy="raise limits.image_mib if such frames are wanted")
-    if planes > _MAX_PLANES:
-        message = f"HDU {index} has {planes} planes, more than {_MAX_PLANES}"
+    if planes > MAX_PLANES:
+        message = f"HDU {index} has {planes} planes, more than {MAX_PLANES}"
         raise Rejected(message, remedy="write so many frames into several files")
     return Picture(shape=(rows, columns), planes=planes, format=pixels)
 

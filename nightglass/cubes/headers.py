@@ -7,7 +7,7 @@ by one regular expression; all others are made to conform first, by `nightglass.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nightglass.fitsio.cards import CARD, Scalar, repair_cards
 
-__all__ = ["HeaderStack", "find_cards", "iter_cards", "read_header"]
+__all__ = ["HeaderStack", "find_cards", "read_header"]
 
 _WORDS: Final = CARD // 8
 _CHUNK: Final = 4 << 20
@@ -33,15 +33,6 @@ _VALUE = re.compile(
 )
 _HIERARCH = re.compile(rb"HIERARCH +(?P<name>[A-Z0-9_-](?:[A-Z0-9_. -]*[A-Z0-9_.-])?) *=")
 _LONG_KEYWORD: Final = "HIERARCH "
-
-
-def iter_cards(text: bytes) -> Iterator[bytes]:
-    """Return the cards of a header as they stand in the file, up to but without END."""
-    for start in range(0, len(text) - CARD + 1, CARD):
-        card = text[start : start + CARD]
-        if _is_end(card):
-            return
-        yield card
 
 
 def read_header(text: bytes) -> dict[str, Scalar]:
@@ -108,10 +99,6 @@ class HeaderStack:
     def firsts(self) -> tuple[int, ...]:
         """A few headers, in order, that have every keyword between them: the first of each order of keywords."""
         return tuple(layout.rows[0] for layout in self._layouts)
-
-    def row(self, index: int) -> dict[str, Scalar]:
-        """Return all values of one header."""
-        return read_header(self._texts[index])
 
 
 class _Layout:

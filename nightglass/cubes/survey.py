@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from nightglass.config import Camera, Limits
-from nightglass.cubes.geometry import GEOMETRIC, Picture, find_picture
+from nightglass.cubes.geometry import GEOMETRIC, MAX_PLANES, Picture, find_picture
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.lookup import FileHeaders, StartReader
 from nightglass.cubes.numbering import Found, Unit, frame_number, natural_key, number_frames
@@ -161,6 +161,10 @@ class _Surveyor:
         if not pictures:
             if len(self.problems) == before:
                 self.problems.append(Problem(path, f"{path} holds no image with pixels ({_IMAGE_ONLY})"))
+            return None
+        if (planes := sum(picture.planes for _, picture in pictures)) > MAX_PLANES:
+            reason = f"{path} holds {planes} planes, more than {MAX_PLANES} (write so many frames into several files)"
+            self.problems.append(Problem(path, reason))
             return None
         empty = self._files[file].hdus[0].data_size == 0
         images = []

@@ -7,7 +7,7 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightglass.cubes.headers import HeaderStack, find_cards, iter_cards, read_header
+from nightglass.cubes.headers import HeaderStack, find_cards, read_header
 
 
 def block(*cards: str) -> bytes:
@@ -117,7 +117,7 @@ def test_long_keywords_may_differ_in_their_names_only() -> None:
 def test_what_follows_the_end_is_not_read() -> None:
     text = block("A       = 1") + block("B       = 2")
     assert read_header(text) == {"A": 1}
-    assert [card.rstrip() for card in iter_cards(text)] == [b"A       = 1"]
+    assert HeaderStack([text]).keywords == ("A",)
 
 
 def test_many_orders_of_keywords() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import pairwise
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightglass.config import Camera, Limits, load_camera
+from nightglass.config.camera import Detector
 from nightglass.cubes.geometry import Picture
 from nightglass.cubes.lookup import plane_starts
 from nightglass.cubes.numbering import Found, Unit, frame_number, natural_key, number_frames
@@ -175,6 +177,65 @@ def test_tiles_of_several_planes(tmp_path: Path) -> None:
     assert [plane.tiles for plane in survey([whole]).planes] == [None, None, None]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "said"),
+    [
+        ("ZNAXIS2", "5", "has 4 rows of 8 bytes, but its image has 5 tiles"),
+        ("ZNAXIS2", "2000000000", "more than 1024 MiB"),
+        ("ZTILE1", "0", "tiles of HDU 1"),
+        ("ZBITPIX", "7", "ZBITPIX of HDU 1 is 7"),
+        ("ZNAXIS", "1000", "ZNAXIS"),
+        ("THEAP", "3", "heap"),
+        ("THEAP", "99999999", "heap"),
+        ("TFIELDS", "-1", "TFIELDS"),
+        ("ZBLANK", "1", ""),
+        ("ZVAL1", "'x'", ""),
+        ("BZERO", "NaN", "not a number"),
+        ("ZNAXIS1", "0", "no image"),
+    ],
+)
+def test_hostile_tiles_have_a_reason(tmp_path: Path, keyword: str, value: str, said: str) -> None:
+    path = write(tmp_path / "a.fits", fits.PrimaryHDU(), fits.CompImageHDU(pixels()))
+    raw = path.read_bytes()
+    begin = raw.index(b"XTENSION")
+    place = raw.find(f"{keyword:<8}= ".encode(), begin)
+    if place < 0:  # into a card that nobody needs
+        place = raw.index(b"EXTNAME = ", begin)
+    card = f"{keyword:<8}= {value:>20}".ljust(80).encode()
+    path.write_bytes(raw[:place] + card + raw[place + 80 :])
+    good = write(tmp_path / "b.fits")
+    found = survey([path, good])
+    assert len(found.planes) == (1 if said else 2)
+    assert all(said in problem.reason for problem in found.problems)
+    assert bool(found.problems) == bool(said)
+
+
+def test_tiles_in_gzip_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.fits", fits.PrimaryHDU(), fits.CompImageHDU(pixels()))
+    packed = tmp_path / "b.fits.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    found = survey([path, packed])
+    assert [problem.path for problem in found.problems] == [packed]
+    assert "gunzip" in found.problems[0].reason
+
+
+def test_very_many_structural_keywords(tmp_path: Path) -> None:
+    table = fits.BinTableHDU.from_columns([fits.Column(f"c{number}", "J", array=[1]) for number in range(200)])
+    paths = [write(tmp_path / f"{name}.fits", fits.PrimaryHDU(pixels()), table) for name in "ab"]
+    assert sources(survey(paths)) == {"SCIENCE0": [0, 1]}
+
+
+def test_detectors_of_the_camera(tmp_path: Path) -> None:
+    generic = load_camera("generic")
+    one, two = (Detector(name=name, hdu=0) for name in ("Blue", "Red"))
+    paths = [write(tmp_path / f"{number}.fits", DETECTOR=name) for number, name in enumerate(["RED", "blue", "X"])]
+    both = generic.model_copy(update={"detectors": (one, two)})
+    assert list(sources(survey(paths, camera=both))) == ["Red", "Blue", "X"]
+    alone = generic.model_copy(update={"detectors": (one,)})
+    assert sources(survey(paths, camera=alone)) == {"Blue": [0, 1, 2]}
+    assert list(sources(survey(paths, camera=generic))) == ["RED", "blue", "X"]
+
+
 def test_formats(tmp_path: Path) -> None:
     unsigned = write(tmp_path / "a.fits", fits.PrimaryHDU(pixels(kind=np.uint16)))
     scaled = tmp_path / "b.fits"
@@ -234,6 +295,22 @@ def test_one_bad_image_does_not_lose_the_others(tmp_path: Path) -> None:
     found = survey([path])
     assert list(sources(found)) == ["B"]
     assert ["BSCALE of HDU 1" in problem.reason for problem in found.problems] == [True]
+
+
+def test_axes_do_not_become_millions_of_planes(tmp_path: Path) -> None:
+    many, one = np.zeros((60_000, 1, 1), np.uint8), write(tmp_path / "a.fits")
+    two = write(tmp_path / "b.fits", fits.PrimaryHDU(many), fits.ImageHDU(many))
+    three = write(tmp_path / "c.fits", fits.PrimaryHDU(np.zeros((100_001, 1, 1), np.uint8)))
+    found = survey([one, two, three])
+    assert sources(found) == {"SCIENCE0": [0]}
+    assert ["planes" in problem.reason for problem in found.problems] == [True, True]
+
+
+def test_large_planes_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.fits", fits.PrimaryHDU(np.zeros((1100, 1000), np.uint8)))
+    request = CubeRequest(paths=(path,), out=Path("o.fits"))
+    with pytest.raises(Rejected, match="1 MiB"):
+        survey_frames(request, Limits.model_validate({"image_mib": 1}))
 
 
 def test_sources_in_files_of_their_own(tmp_path: Path) -> None:
