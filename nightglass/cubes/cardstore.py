@@ -99,6 +99,9 @@ class CardStore:
         """Files, in the order of the survey."""
         return tuple(self._first)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._first
+
     def file(self, name: str) -> StoredFile:
         """Return the headers of one file.
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from nightglass.config import Limits
-from nightglass.cubes.cardstore import StoredFile
+from nightglass.cubes.cardstore import CardStore
+from nightglass.cubes.likeness import Pictures
 from nightglass.cubes.metadata import column_values, mjd
 from nightglass.cubes.names import file_path
 from nightglass.cubes.opening import CubeFile, CubeImage, open_cube
 from nightglass.cubes.records import Progress
-from nightglass.cubes.unpacking import FileJob, MadeHeader, WantedPlane, write_file
+from nightglass.cubes.unpacking import FileJob, MadeHeader, UnpackTask, WantedPlane, write_files
 from nightglass.cubes.working import run_tasks
 from nightglass.errors import Misconfigured
 from nightglass.fitsio.cards import Scalar
@@ -90,21 +92,17 @@ def extract_frames(
     if not wanted:
         message = f"{cube}: no frame of {_numbers(opened)} is selected"
         raise Misconfigured(message, remedy="choose other frames, sources or times")
-    jobs = _jobs(opened, wanted, directory, limits)
-    if not overwrite and (there := [job.out for job in jobs if job.out.exists()]):
+    files = _files(opened, wanted, directory)
+    if not overwrite and (there := [file.out for file in files if file.out.exists()]):
         message = f"{there[0]} exists" + (f", and so do {len(there) - 1} others" if len(there) > 1 else "")
         raise Misconfigured(message, remedy="choose another directory, or allow to overwrite")
-    total, done = sum(job.size for job in jobs), 0
-    for batch, _ in run_tasks(pool or SerialPool(), _write_files, _batches(jobs), key=f"extract {cube.name}"):
-        done += sum(job.size for job in batch)
+    total, done = sum(file.size for file in files), 0
+    tasks = _tasks(opened, files, limits)
+    for task, _ in run_tasks(pool or SerialPool(), write_files, tasks, key=f"extract {cube.name}"):
+        done += task.size
         if progress is not None:
             progress(done, total)
-    return tuple(job.out for job in jobs)
-
-
-def _write_files(jobs: Sequence[FileJob]) -> None:
-    for job in jobs:
-        write_file(job)
+    return tuple(file.out for file in files)
 
 
 def _images(opened: CubeFile, sources: Sequence[str]) -> list[CubeImage]:
@@ -148,33 +146,65 @@ def _numbers(opened: CubeFile) -> str:
     return f"{min(frames)} to {max(frames)}"
 
 
-def _jobs(opened: CubeFile, wanted: Sequence[tuple[CubeImage, int]], directory: Path, limits: Limits) -> list[FileJob]:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file that is to be written, by its name in the cube, and its planes."""
+
+    name: str
+    out: Path
+    members: tuple[tuple[CubeImage, int], ...]
+    size: int
+
+
+def _files(opened: CubeFile, wanted: Sequence[tuple[CubeImage, int]], directory: Path) -> list[_File]:
     by_file: dict[str, list[tuple[CubeImage, int]]] = {}
     for image, index in wanted:
         by_file.setdefault(image.origins[index].name, []).append((image, index))
-    columns = _Columns()
     outs: set[Path] = set()
-    jobs = []
+    files = []
     for name, found in by_file.items():
         members = sorted(found, key=lambda item: (item[0].origins[item[1]].hdu, item[0].origins[item[1]].number))
-        stored = None if opened.cards is None else opened.cards.file(name)
-        out = _unused(directory / _plain_name(file_path(name), stored), outs)
+        out = _unused(directory / _plain_name(name, opened.cards), outs)
         outs.add(out)
-        job = FileJob(
-            cube=opened.file.stamp.path,
-            limits=limits,
-            out=out,
-            planes=tuple(_wanted(image, index) for image, index in members),
-            stored=stored,
-            made={} if stored is not None else columns.headers(members),
-        )
-        jobs.append(job)
-    return jobs
+        size = sum(image.picture.plane_size for image, _ in members)
+        files.append(_File(name, out, tuple(members), size))
+    return files
 
 
-def _wanted(image: CubeImage, index: int) -> WantedPlane:
-    origin = image.origins[index]
-    return WantedPlane(image.plane(index), origin.hdu, origin.number)
+def _tasks(opened: CubeFile, files: Sequence[_File], limits: Limits) -> Iterator[UnpackTask]:
+    """Cut the work into tasks; headers are put together only when their task is given out."""
+    columns = _Columns()
+    batch: list[_File] = []
+    size = 0
+    for file in files:
+        if batch and (len(batch) >= _TASK_FILES or size + file.size > _TASK_BYTES):
+            yield _task(opened, batch, columns, limits)
+            batch, size = [], 0
+        batch.append(file)
+        size += file.size
+    if batch:
+        yield _task(opened, batch, columns, limits)
+
+
+def _task(opened: CubeFile, files: Sequence[_File], columns: _Columns, limits: Limits) -> UnpackTask:
+    stored = [() if opened.cards is None else opened.cards.file(file.name).hdus for file in files]
+    pictures = Pictures([hdu.text for hdus in stored for hdu in hdus], limits)
+    jobs = []
+    first = 0
+    for file, hdus in zip(files, stored, strict=True):
+        planes: dict[int, list[WantedPlane]] = {}
+        for image, index in file.members:
+            origin = image.origins[index]
+            planes.setdefault(origin.hdu, []).append(WantedPlane(image.plane(index), origin.number))
+        images = {
+            hdu.number: picture
+            for place, hdu in enumerate(hdus, start=first)
+            if hdu.number in planes and (picture := pictures.find(place, hdu.number)) is not None
+        }
+        first += len(hdus)
+        made = {} if hdus else columns.headers(file.members)
+        jobs.append(FileJob(out=file.out, planes=planes, stored=hdus, images=images, made=made))
+    return UnpackTask(opened.file.stamp.path, limits, tuple(jobs), sum(file.size for file in files))
 
 
 class _Columns:
@@ -205,13 +235,14 @@ class _Columns:
         return {keyword: column[index] for keyword, column in columns.items()}
 
 
-def _plain_name(name: PurePosixPath, stored: StoredFile | None) -> PurePosixPath:
+def _plain_name(name: str, cards: CardStore | None) -> PurePosixPath:
     """Return the name of a file that is compressed no more."""
-    if name.suffix.lower() == ".gz":
-        name = name.with_suffix("")
-    if name.suffix.lower() == ".fz" and (stored is None or any(hdu.is_compressed for hdu in stored.hdus)):
-        name = name.with_suffix("")
-    return name
+    path = file_path(name)
+    if path.suffix.lower() == ".gz":
+        path = path.with_suffix("")
+    if path.suffix.lower() == ".fz" and (cards is None or any(hdu.is_compressed for hdu in cards.file(name).hdus)):
+        path = path.with_suffix("")
+    return path
 
 
 def _unused(path: Path, taken: Collection[Path]) -> Path:
@@ -221,14 +252,3 @@ def _unused(path: Path, taken: Collection[Path]) -> Path:
         number += 1
         free = path.with_name(f"{path.stem}_{number}{path.suffix}")
     return free
-
-
-def _batches(jobs: Sequence[FileJob]) -> Iterator[tuple[FileJob, ...]]:
-    batch: list[FileJob] = []
-    for job in jobs:
-        if batch and (len(batch) >= _TASK_FILES or sum(item.size for item in batch) + job.size > _TASK_BYTES):
-            yield tuple(batch)
-            batch = []
-        batch.append(job)
-    if batch:
-        yield tuple(batch)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from nightglass.config import Limits
 from nightglass.cubes.bintables import read_rows
 from nightglass.cubes.cardstore import StoredHdu, read_data
 from nightglass.cubes.comparing import FramePlane
-from nightglass.cubes.geometry import find_picture
+from nightglass.cubes.geometry import Picture
 from nightglass.cubes.headers import read_header
+from nightglass.cubes.likeness import Pictures
 from nightglass.cubes.names import file_names, file_path
 from nightglass.cubes.opening import CubeFile, Origin
 from nightglass.cubes.records import Encoding, FrameFile, Plane, Problem, Survey
@@ -63,39 +64,46 @@ class FrameSet:
         ]
 
 
-def image_planes(file: FrameFile, index: int, limits: Limits) -> dict[tuple[int, int], Plane]:
-    """Return the planes of all images of a file, by HDU and plane number; source and frame are not known here.
+def image_planes(survey: Survey, limits: Limits) -> list[dict[tuple[int, int], Plane] | Rejected]:
+    """Return the planes of all images of each file, by HDU and plane number; source and frame are not known here.
 
-    Raises
-    ------
-    Rejected
-        If a header is malformed.
+    In the place of a file with a malformed header stands the error that says so.
     """
-    found: dict[tuple[int, int], Plane] = {}
-    for number, hdu in enumerate(file.hdus):
-        if not hdu.data_size:
+    places = [(index, number) for index, file in enumerate(survey.files) for number in range(len(file.hdus))]
+    pictures = Pictures([survey.files[index].hdus[number].text for index, number in places], limits)
+    found: list[dict[tuple[int, int], Plane] | Rejected] = [{} for _ in survey.files]
+    for place, (index, number) in enumerate(places):
+        planes = found[index]
+        if isinstance(planes, Rejected) or not survey.files[index].hdus[number].data_size:
             continue
-        picture = find_picture(read_header(hdu.text), number, limits)
-        if picture is None:
+        try:
+            picture = pictures.find(place, number)
+        except Rejected as error:
+            found[index] = error
             continue
-        tiles, size = picture.tiles, picture.plane_size
-        encoding = Encoding.TILES if tiles else Encoding.GZIP if file.gzip else Encoding.PLAIN
-        first = Plane(
+        if picture is not None:
+            _add_planes(planes, picture, survey.files[index], index, number)
+    return found
+
+
+def _add_planes(
+    planes: dict[tuple[int, int], Plane], picture: Picture, file: FrameFile, index: int, number: int
+) -> None:
+    tiles, size, hdu = picture.tiles, picture.plane_size, file.hdus[number]
+    for plane in range(picture.planes):
+        planes[number, plane] = Plane(
             file=index,
             hdu=number,
+            number=plane,
             source="",
             frame=0,
             shape=picture.shape,
             format=picture.format,
-            encoding=encoding,
-            offset=hdu.data_offset,
+            encoding=Encoding.TILES if tiles else Encoding.GZIP if file.gzip else Encoding.PLAIN,
+            offset=hdu.data_offset + (0 if tiles else plane * size),
             size=hdu.data_size if tiles else size,
             tiles=tiles,
         )
-        for plane in range(picture.planes):
-            offset = first.offset + (0 if tiles else plane * size)
-            found[number, plane] = replace(first, number=plane, offset=offset)
-    return found
 
 
 def match_frames(opened: CubeFile, survey: Survey, unreadable: Sequence[Problem], limits: Limits) -> FrameSet:
@@ -114,12 +122,11 @@ def match_frames(opened: CubeFile, survey: Survey, unreadable: Sequence[Problem]
         else:
             differences.append(f"{problem.path}: {problem.reason}")
     places: dict[Origin, FramePlane] = {}
+    planes_of = image_planes(survey, limits)
     for name, index in files.items():
-        file = survey.files[index]
-        try:
-            planes = image_planes(file, index, limits)
-        except Rejected as error:
-            differences.append(f"{file.stamp.path}: {error}")
+        file, planes = survey.files[index], planes_of[index]
+        if isinstance(planes, Rejected):
+            differences.append(f"{file.stamp.path}: {planes}")
             continue
         for (hdu, number), plane in planes.items():
             places[Origin(name, hdu, number)] = FramePlane(file.stamp.path, file.gzip, plane)
@@ -170,16 +177,17 @@ def _pair(known: Sequence[str], paths: Sequence[Path]) -> dict[str, int]:
     """Find the file of each name: as the cube would name these files, else by the end of its path, if only one fits."""
     named = dict(zip(file_names(paths), range(len(paths)), strict=True))
     pairs = {name: named[name] for name in known if name in named}
-    left = [index for index in range(len(paths)) if index not in {*pairs.values()}]
+    paired = {*pairs.values()}
     by_last: dict[str, list[int]] = {}
-    for index in left:
-        by_last.setdefault(paths[index].name, []).append(index)
+    for index, path in enumerate(paths):
+        if index not in paired:
+            by_last.setdefault(path.name, []).append(index)
     for name in known:
         if name in pairs:
             continue
-        path = file_path(name)
-        fits = [index for index in by_last.get(path.name, []) if paths[index].parts[-len(path.parts) :] == path.parts]
-        fits = fits or by_last.get(path.name, [])
+        stored = file_path(name)
+        same = by_last.get(stored.name, [])
+        fits = [index for index in same if paths[index].parts[-len(stored.parts) :] == stored.parts] or same
         if len(fits) == 1:
             pairs[name] = fits[0]
     return pairs

@@ -7,13 +7,14 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Final
 
 from nightglass.config import Limits
-from nightglass.cubes.cardstore import StoredFile, StoredHdu
-from nightglass.cubes.geometry import Picture, find_picture
+from nightglass.cubes.cardstore import StoredHdu
+from nightglass.cubes.geometry import Picture
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.planebytes import PlaneReader, physical, stored_as
 from nightglass.cubes.records import Encoding, PixelFormat, Plane
@@ -32,7 +33,7 @@ from nightglass.fitsio.cards import BLOCK, Scalar
 from nightglass.fitsio.checksums import add_sums
 from nightglass.fitsio.sealing import seal
 
-__all__ = ["FileJob", "MadeHeader", "WantedPlane", "write_file"]
+__all__ = ["FileJob", "MadeHeader", "UnpackTask", "WantedPlane", "write_files"]
 
 _PIECE: Final = 1 << 20
 """Bytes that are copied at a time."""
@@ -40,10 +41,9 @@ _PIECE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class WantedPlane:
-    """A plane of a cube, and which image of its original file it is: HDU, and plane of that HDU."""
+    """A plane of a cube, and which plane of its original HDU it is."""
 
     plane: Plane
-    hdu: int
     number: int
 
 
@@ -62,47 +62,51 @@ class FileJob:
 
     Attributes
     ----------
-    planes : tuple of WantedPlane
-        In the order of the file.
-    stored : StoredFile or None
-        Its original headers.
+    planes : dict
+        HDU of the file to its planes, both in their order.
+    stored : tuple of StoredHdu
+        Its original headers; empty if they are not known.
+    images : dict
+        Original images of the HDUs that have planes.
     made : dict
-        Without these: what goes into the header of each HDU.
+        Without original headers: what goes into that of each HDU.
     """
+
+    out: Path
+    planes: dict[int, list[WantedPlane]]
+    stored: tuple[StoredHdu, ...] = ()
+    images: dict[int, Picture] = field(default_factory=dict)
+    made: dict[int, MadeHeader] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackTask:
+    """Files that are written one after the other; `size` counts their pixels in bytes."""
 
     cube: Path
     limits: Limits
-    out: Path
-    planes: tuple[WantedPlane, ...]
-    stored: StoredFile | None
-    made: dict[int, MadeHeader] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """Bytes of pixels."""
-        return sum(_size(item.plane) for item in self.planes)
+    jobs: tuple[FileJob, ...]
+    size: int
 
 
-def write_file(job: FileJob) -> None:
-    """Write one file; writing it twice gives the same.
+def write_files(task: UnpackTask) -> None:
+    """Write some files; writing them twice gives the same.
 
     Raises
     ------
     Rejected
         If the cube is damaged.
     Retryable
-        If the cube cannot be read, or the file not written; no part of it is left.
+        If the cube cannot be read, or a file not written; no part of it is left.
     """
-    by_hdu: dict[int, list[WantedPlane]] = {}
-    for item in job.planes:
-        by_hdu.setdefault(item.hdu, []).append(item)
-    with _appearing(job.out) as stream, PlaneReader(job.cube, job.limits) as cube:
-        writer = _Writer(stream, cube)
-        if job.stored is None:
-            _write_made(writer, job, by_hdu)
-            return
-        for hdu in job.stored.hdus:
-            _write_stored(writer, job, hdu, by_hdu.get(hdu.number, []))
+    with PlaneReader(task.cube, task.limits) as cube:
+        for job in task.jobs:
+            with _appearing(job.out) as stream:
+                writer = _Writer(stream, cube)
+                if not job.stored:
+                    _write_made(writer, job)
+                for hdu in job.stored:
+                    _write_stored(writer, job, hdu)
 
 
 class _Writer:
@@ -112,7 +116,7 @@ class _Writer:
         self._stream = stream
         self._cube = cube
         self._position = 0
-        self._buffer = memoryview(bytearray(_PIECE))
+        self._buffer = memoryview(b"")
 
     def data(self, header: bytes, data: bytes, *, fill: bytes = b"\0") -> None:
         """Append a header and the data that belong to it."""
@@ -143,6 +147,8 @@ class _Writer:
             self._put(data)
             return sum_block(data)
         total, size = 0, _size(plane)
+        if len(self._buffer) < min(size, _PIECE):
+            self._buffer = memoryview(bytearray(min(size, _PIECE)))
         for done in range(0, size, _PIECE):
             piece = self._buffer[: min(_PIECE, size - done)]
             self._cube.read_into(plane.offset + done, piece)
@@ -158,7 +164,8 @@ class _Writer:
             view = view[count:]
 
 
-def _write_stored(writer: _Writer, job: FileJob, hdu: StoredHdu, wanted: list[WantedPlane]) -> None:
+def _write_stored(writer: _Writer, job: FileJob, hdu: StoredHdu) -> None:
+    wanted = job.planes.get(hdu.number)
     if hdu.data is not None:
         fill = b" " if hdu.text.startswith(b"XTENSION= 'TABLE ") else b"\0"
         writer.data(hdu.text, hdu.data, fill=fill)
@@ -170,13 +177,12 @@ def _write_stored(writer: _Writer, job: FileJob, hdu: StoredHdu, wanted: list[Wa
         if hdu.number == 0:  # a file has to begin with one
             writer.data(empty_primary(hdu.text), b"")
         return
-    values = read_header(hdu.text)
-    picture = find_picture(values, hdu.number, job.limits)
-    if picture is None or [item.plane.shape for item in wanted] != [picture.shape] * len(wanted):
-        message = f"{job.cube}: HDU {hdu.number} of {job.stored.name if job.stored else job.out} is no such image"
-        raise Rejected(message, remedy="its tables do not belong together: take another copy")
-    header = _restored(hdu, picture, values, [item.number for item in wanted])
-    sealed = has_checksums(header) and header != hdu.text
+    picture = job.images.get(hdu.number)
+    if picture is None or any(item.plane.shape != picture.shape for item in wanted):
+        message = f"{job.out.name}: HDU {hdu.number} was no image of {wanted[0].plane.shape} pixels"
+        raise Rejected(message, remedy="the tables of the cube do not belong together: take another copy")
+    header = _restored(hdu, picture, [item.number for item in wanted])
+    sealed = header != hdu.text and has_checksums(header)
     writer.planes(
         len(header),
         [item.plane for item in wanted],
@@ -185,8 +191,12 @@ def _write_stored(writer: _Writer, job: FileJob, hdu: StoredHdu, wanted: list[Wa
     )
 
 
-def _restored(hdu: StoredHdu, picture: Picture, values: dict[str, Scalar], numbers: list[int]) -> bytes:
+def _restored(hdu: StoredHdu, picture: Picture, numbers: list[int]) -> bytes:
     """Return the header of an image: as it was if it can be, else for what comes back of it."""
+    whole = len(numbers) == picture.planes
+    if whole and picture.tiles is None:
+        return hdu.text
+    values = read_header(hdu.text)
     prefix = "Z" if picture.tiles else ""
     count = values.get(f"{prefix}NAXIS")
     axes = [
@@ -194,19 +204,19 @@ def _restored(hdu: StoredHdu, picture: Picture, values: dict[str, Scalar], numbe
         for axis in range(1, (count if isinstance(count, int) else 0) + 1)
     ]
     header = uncompressed_header(hdu.text, picture, axes) if picture.tiles else hdu.text
-    return header if len(numbers) == picture.planes else partial_header(header, axes, numbers)
+    return header if whole else partial_header(header, axes, numbers)
 
 
-def _write_made(writer: _Writer, job: FileJob, by_hdu: dict[int, list[WantedPlane]]) -> None:
-    if 0 not in by_hdu:
+def _write_made(writer: _Writer, job: FileJob) -> None:
+    if 0 not in job.planes:
         writer.data(seal(made_cards(PixelFormat(8), (), "", {}, version=0), 0), b"")
-    for hdu, wanted in by_hdu.items():
+    for hdu, wanted in job.planes.items():
         planes = [item.plane for item in wanted]
         pixels, (rows, columns) = planes[0].format, planes[0].shape
         axes = (columns, rows) if len(planes) == 1 else (columns, rows, len(planes))
         made = job.made[hdu]
         cards = made_cards(pixels, axes, made.name, made.values, version=made.version)
-        writer.planes(len(seal(cards, 0)), planes, pixels, lambda total, cards=cards: seal(cards, total))  # type: ignore[misc]
+        writer.planes(len(seal(cards, 0)), planes, pixels, partial(seal, cards))
 
 
 def _alike(one: PixelFormat, other: PixelFormat) -> bool:

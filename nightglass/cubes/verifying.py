@@ -179,7 +179,7 @@ def _wrong_cards(opened: CubeFile, matched: FrameSet) -> list[str]:
         return []
     wrong = []
     for name, file in matched.files.items():
-        if name not in opened.cards.names:
+        if name not in opened.cards:
             wrong.append(f"{opened.file.stamp.path}: the card store has no headers of {name}")
             continue
         path = matched.survey.files[file].stamp.path
