@@ -13,6 +13,7 @@ from prefect import task
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State as RunState
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from nightglass import archive
@@ -124,8 +125,6 @@ async def archive_several(night: str, camera: str, what: str, redo: str, job: st
 async def archive_stage(work: StageWork) -> int:
     """Archive all exposures of the night before it is closed; return how many have no cube. It never fails."""
     work.archive = await asyncio.to_thread(work.post.archive)
-    if work.archive is not None:
-        await show_archives(work.name, work.archive.exposures)
     return len(work.archive.failures) if work.archive is not None else 0
 
 
@@ -243,6 +242,9 @@ async def _progress(name: str) -> AsyncIterator[Callable[[int, int], None]]:
             await asyncio.sleep(_TICK_S)
             await aupdate_progress_artifact(artifact, progress=min(told[0], 100.0))
 
+    if not flow_run.id:  # called by plain Python: there is nowhere to show it
+        yield tell
+        return
     shower = asyncio.create_task(show())
     try:
         yield tell

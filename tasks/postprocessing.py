@@ -23,6 +23,7 @@ from nightglass.reduction import GroupJob, GroupOutcome, run_group
 from nightglass.report import StageReport
 from nightglass.watch.jobs import JobPhase
 from nightglass.watch.work import Workbench
+from tasks.archiving import show_archives
 from tasks.artifacts import artifact_key, show_summary
 from tasks.bench import current_bench, current_handover
 from tasks.calibrating import if_retryable
@@ -255,7 +256,9 @@ async def finish_stage(work: StageWork, report: StageReport, reconciliation: Rec
 
 
 async def show_stage(work: StageWork, summary: StageSummary) -> None:
-    """Leave a page with the run: counts, what reconciliation found, and the newest quick looks."""
+    """Leave a page with the run: counts, what reconciliation found, the newest quick looks; and a table of archives."""
+    if work.archive is not None:
+        await show_archives(work.name, work.archive.exposures)
     facts: dict[str, Any] = {state: count for state, count in (summary.counts or {}).items() if count}
     facts |= {"masters": summary.masters, "reduced in this stage": summary.redone, "stacks": summary.stacks}
     facts |= {"archived": summary.archived} if work.archive is not None else {}

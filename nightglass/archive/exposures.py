@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nightglass.archive.manifests import Manifest, find_finished, write_manifest
 from nightglass.archive.planning import ArchivePlan, plan_archive
 from nightglass.archive.summaries import ArchiveOutcome, ArchiveSummary, Redo
-from nightglass.errors import LeaseLost, Retryable
+from nightglass.errors import LeaseLost, Misconfigured, Rejected, Retryable, Waiting
 from nightglass.fitsio import content_id, part_path, publish
 from nightglass.ledger import ArchivedFile, ArchiveState
 from nightglass.watch.owners import Owner
@@ -255,6 +255,8 @@ class _Writer:
             for path in (part, listing):
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # usually it is not empty
+                plan.path.parent.rmdir()
         self._tidy()
         return ArchiveSummary(
             exposure=plan.exposure,
@@ -279,6 +281,11 @@ class _Writer:
         limits: Limits = self._observatory.limits
         try:
             return assemble(request, pool=self._pool, limits=limits, camera=self._camera, progress=progress)
+        except (Rejected, Misconfigured, Waiting, Retryable) as error:
+            # a person knows the cube by its final name
+            message = error.message.replace(str(request.out), str(self._plan.path))
+            kind = next(kind for kind in (Rejected, Misconfigured, Waiting, Retryable) if isinstance(error, kind))
+            raise kind(message, remedy=error.remedy) from error
         except OSError as error:
             message = f"the cube of {self._plan.exposure} cannot be written: {error}"
             raise Retryable(message, remedy="check the disk and the rights of the directory") from error

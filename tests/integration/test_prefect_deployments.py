@@ -149,7 +149,7 @@ def test_a_worker_runs_every_deployment(prefect_site: PrefectSite) -> None:
         assert client.read_flow_run(whole.id).state_name == "Running"
         final = site.wait_for_run(start_run(client, "final-postprocess", night=night.label).id, seconds=90)
         assert final.state_name == "Completed", final.state
-        assert {item["type"] for item in artifacts(client, final)} == {"markdown"}
+        assert {item["type"] for item in artifacts(client, final)} == {"markdown", "table"}
         record = ledger.find_night(night, "lynx")
         assert record is not None
         assert not record.is_open
@@ -193,6 +193,15 @@ def test_the_serve_child_takes_a_scheduled_stage_once(served: PrefectSite) -> No
         assert record.stage(Stage.MIDWAY).state is StageState.DONE
         again = start_run(client, "midway-postprocess", night=night.label, job=key)
         assert site.wait_for_run(again.id, seconds=60).state_name == "Skipped"
+        ledger.reset_stage(night, "lynx", Stage.FINAL, due=datetime.now(UTC))
+        with temporary_settings({PREFECT_API_URL: site.server.api_url}):
+            assert asyncio.run(first.schedule()) == 1, "its due time changed"
+        finals = FlowRunFilter.model_validate({"tags": {"all_": ["night=20260901", "stage=final"]}})
+        ended = [site.wait_for_run(run.id, seconds=90) for run in client.read_flow_runs(flow_run_filter=finals)]
+        assert sorted(str(run.state_name) for run in ended) == ["Cancelled", "Completed"]
+        closed = ledger.find_night(night, "lynx")
+        assert closed is not None
+        assert not closed.is_open
 
 
 def test_a_run_that_is_cancelled_returns_its_exposure_to_the_queue(served: PrefectSite) -> None:

@@ -11,6 +11,7 @@ from nightglass.ledger import StageState
 from nightglass.model import Night, Stage, State
 from nightglass.simulate import SimulatedNight
 from nightglass.watch.work import Workbench
+from tasks.archiving import archive_stage
 from tasks.calibrating import build_night_masters
 from tasks.postprocessing import (
     announce,
@@ -50,12 +51,14 @@ async def test_all_pieces_of_final_close_the_night(bench: Workbench, small_night
         assert await refresh_masters.fn(stage) == 1
         assert await redo_exposures.fn(stage) == 2
         stacks = await stack_groups.fn(stage)
+        assert await archive_stage.fn(stage) == 0
         reconciliation = await reconcile_night.fn(stage)
         report = await write_stage_reports.fn(stage, reconciliation)
         await announce.fn(stage, report)
         summary = await finish_stage.fn(stage, report, reconciliation)
     assert (summary.redone, summary.stacks) == (2, stacks)
     assert summary.differences == ()
+    assert (summary.archived, summary.archive_failures) == (len(small_night.paths), ())
     assert summary.counts is not None
     assert summary.counts["reduced"] == len(small_night.paths)
     assert report.page.is_file()
