@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli.apx import apx_app
 from deployments.cli.options import Camera, CameraNeeded, Config, NightAsked, Root
 
 __all__ = ["app"]
 
-_NIGHT, _CUBES, _LOOK, _CHANGE, _SITE = "A night", "Cubes", "Looking", "Changing", "The site"
+_NIGHT, _CUBES, _STREAMS = "A night", "Cubes", "Streams"
+_LOOK, _CHANGE, _SITE = "Looking", "Changing", "The site"
 
 app = typer.Typer(
     name="nightglass",
@@ -28,6 +30,7 @@ notice_app = typer.Typer(help="Mail and other notices.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=_LOOK)
 app.add_typer(camera_app, name="camera", rich_help_panel=_SITE)
 app.add_typer(notice_app, name="notice", rich_help_panel=_SITE)
+app.add_typer(apx_app, name="apx", rich_help_panel=_STREAMS)
 
 
 def _version(*, value: bool) -> None:

@@ -47,8 +47,8 @@ class Continuity:
     """Accounts for numbers that count up by one, modulo 2^32, on a way that may lose, repeat and reorder.
 
     What was sent before the first message is not known, and not counted. A number that lies behind, is not missing, and
-    carries a newer time than any before it tells that the sender was started anew. The last 4096 gaps are remembered; what
-    comes later than that counts as a duplicate.
+    carries a newer time than any before it tells that the sender was started anew. The last 4096 gaps are
+    remembered; what comes later than that counts as a duplicate.
     """
 
     def __init__(self) -> None:

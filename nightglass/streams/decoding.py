@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["BufferedDecoder", "Bytes", "DatagramDecoder", "Decoder", "Tally"]
+__all__ = ["BufferedDecoder", "Bytes", "DatagramDecoder", "Decoder", "StreamProtocol", "Tally"]
 
 Bytes = bytes | bytearray | memoryview
 
@@ -123,3 +124,32 @@ class BufferedDecoder(ABC, Generic[MessageT]):
             messages += self.buffer_updated(count)
             rest = rest[count:]
         return messages
+
+
+@dataclass(frozen=True, slots=True)
+class StreamProtocol(Generic[MessageT]):
+    """One line of the registry.
+
+    Attributes
+    ----------
+    name : str
+        What configuration and command line call it.
+    doc : str
+        One line for people.
+    decoder : callable
+        Makes a decoder; what can be set about it are keyword arguments with defaults. It is a `DatagramDecoder` where
+        messages travel singly.
+    encode : callable
+        The bytes of a message as they stand on the wire: the inverse of decoding.
+    example : callable
+        Makes a message from a seed, the same one every time; for tests and for senders without data of their own.
+    datagrams : bool
+        Whether messages travel singly.
+    """
+
+    name: str
+    doc: str
+    decoder: Callable[..., Decoder[MessageT]]
+    encode: Callable[[MessageT], bytes]
+    example: Callable[[int], MessageT]
+    datagrams: bool = False

@@ -100,6 +100,12 @@ class PacketDecoder(BufferedDecoder[Readout]):
         self._buffer = bytearray(2 * self._reach)
         self._start = self._stop = 0
         self._lost = False
+        self._tail = 0
+
+    @property
+    def tail(self) -> int:
+        """Bytes of a torn packet that were left at the end of the last stream."""
+        return self._tail
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:  # noqa: ARG002 - asyncio passes it
         """Return where the next bytes belong."""
@@ -118,7 +124,7 @@ class PacketDecoder(BufferedDecoder[Readout]):
     def finish(self) -> list[Readout]:
         """Return the last readout, and count what is left of a torn one."""
         readouts = self._scan(ended=True)
-        held = self._stop - self._start
+        self._tail = held = self._stop - self._start
         self._tally.truncated += held > 0 and not self._lost
         self._tally.skipped += held
         self._start = self._stop = 0

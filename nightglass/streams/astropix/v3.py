@@ -29,8 +29,8 @@ A chip reports rows and columns apart; a pixel is where a row and a column agree
 
 The time over threshold is counted by the sample clock, whose period is not in the data: 10 ns on the quad-chip board
 (its decoder, and the firmware's own scripts), 5 ns on the single-chip board (`AstroPix3Hit` of astropix-analysis, which
-says of itself that it is untested, divides by 200). The period is therefore a parameter; its default is that of the board whose data
-this decodes. A wrong one gives times that are off by a factor of 2.
+says of itself that it is untested, divides by 200). The period is therefore a parameter; its default is that of the
+board whose data this decodes. A wrong one gives times that are off by a factor of 2.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightglass.errors import Rejected
-from nightglass.streams.decoding import BufferedDecoder
+from nightglass.streams.decoding import BufferedDecoder, StreamProtocol
 
 __all__ = [
     "CLOCK_QUAD_CHIP_NS",
@@ -52,6 +52,7 @@ __all__ = [
     "FRAME_BYTES",
     "HIT3_BYTES",
     "HIT3_DTYPE",
+    "PROTOCOL",
     "FrameDecoder",
     "FrameFault",
     "encode_frames",
@@ -280,3 +281,21 @@ class FrameDecoder(BufferedDecoder[bytes]):
         """Return the next mark within a range, or the last byte of it, which may be the first of one."""
         found = _ANY_HEADER.search(self._held, start, stop)
         return found.start() if found else max(stop - 1, start)
+
+
+def _example(seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    hits = np.zeros(1, HIT3_DTYPE)
+    for name, stop in (("chip_id", 4), ("column", 2), ("location", 35), ("timestamp", 256), ("tot_lsb", 256)):
+        hits[name] = rng.integers(0, stop)
+    hits["layer"], hits["payload"], hits["fpga_timestamp"] = 1 + seed % 3, 4, seed
+    return encode_frames(hits)
+
+
+PROTOCOL = StreamProtocol(
+    name="astropix-quad",
+    doc="frames of the AstroPix 3 quad-chip board",
+    decoder=FrameDecoder,
+    encode=bytes,
+    example=_example,
+)
