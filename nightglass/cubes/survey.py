@@ -32,8 +32,8 @@ from nightglass.pool import Pool
 __all__ = ["survey_frames"]
 
 _PATIENCE_S: Final = 1.0
-"""Headers in the page cache are read sooner here than sent here: 20,000 files in this time. What takes longer is slow to
-be reached, or gzip, and the pool reads it."""
+"""Headers in the page cache are read sooner here than sent here: 20,000 files in this time. What takes longer is far
+away or gzip, and the pool reads it."""
 _FEW: Final = 4
 """Files that are read before it is known how long the others will take."""
 _ATTEMPTS: Final = 3
