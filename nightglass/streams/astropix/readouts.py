@@ -133,7 +133,7 @@ class HitDecoder:
         pieces = [readout.data for readout in readouts]
         lengths = np.fromiter(map(len, pieces), np.int64, count - 1)
         data = np.frombuffer(b"".join(pieces), np.uint8)
-        raw, owner, order, status, roles, left, self._order = self._scan(
+        raw, origin, status, roles, left, self._order = self._scan(
             data,
             lengths,
             ids[1:] - ids[:-1] == 1,
@@ -143,9 +143,9 @@ class HitDecoder:
         )
         self._left, self._last = left.tobytes(), before[-1]
         hits = read_hits(raw)
-        hits["readout_id"] = ids[owner + 1]
-        hits["timestamp"] = stamps[owner + 1]
-        hits["decoding_order"] = order
+        hits["readout_id"] = ids[origin[:, 0] + 1]
+        hits["timestamp"] = stamps[origin[:, 0] + 1]
+        hits["decoding_order"] = origin[:, 1]
         return Decoded(hits, status, roles)
 
     @property

@@ -17,6 +17,10 @@ _ROLE_PADDING, _ROLE_IDLE, _ROLE_START, _ROLE_HIT, _ROLE_EXTRA, _ROLE_ORPHAN, _R
 _MATCHED, _DROPPED, _NOT_USED, _VALID_EXTRA, _INVALID_EXTRA, _INCOMPLETE = 1, 2, 4, 8, 16, 32
 _LOST, _RESTORED = 256, 512
 
+_Scanned = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint8], NDArray[np.uint8], int]
+"""Bytes of the hits; for each its readout (-1: the one before the first) and its place in it; status of each readout;
+role of each byte; what is left over; and how many hits the last readout had."""
+
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _starts(byte: int) -> bool:
@@ -141,85 +145,85 @@ def _claim(
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _join(
+    data: NDArray[np.uint8],
+    begin: int,
+    stop: int,
+    carry: NDArray[np.uint8],
+    carried: int,
+    roles: NDArray[np.uint8],
+    restore: bool,  # noqa: FBT001 - numba knows no keyword-only arguments
+) -> tuple[int, int, int]:
+    """Put together what was carried over and what a readout begins with.
+
+    Returns
+    -------
+    tuple of int
+        Where the search for hits begins; the status; whose hit `carry` now is: 1 this readout's, -1 that of the one
+        before, 0 no hit.
+    """
+    first = _skip_quiet(data, begin, stop, roles)
+    position, status = _claim(data, first, stop, carry, carried, roles)
+    if status == _MATCHED:
+        return position, status, 1
+    if status == _LOST and restore:
+        _mark(carry, carried, _HIT, _PAD)
+        return position, _RESTORED, -1
+    return position, status, 0
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def scan(
     data: NDArray[np.uint8],
     lengths: NDArray[np.int64],
     follows: NDArray[np.bool_],
     left: NDArray[np.uint8],
-    order_before: int,
+    before: int,
     restore: bool,  # noqa: FBT001 - numba knows no keyword-only arguments
-) -> tuple[
-    NDArray[np.uint8],
-    NDArray[np.int64],
-    NDArray[np.int64],
-    NDArray[np.uint16],
-    NDArray[np.uint8],
-    NDArray[np.uint8],
-    int,
-]:
+) -> _Scanned:
     """Find the hits of readouts.
 
     Parameters
     ----------
     data : ndarray of uint8
         The readouts, one behind the other.
-    lengths : ndarray, (readouts,)
-    follows : ndarray, (readouts,)
-        Whether a readout comes right after the one before.
+    lengths, follows : ndarray, (readouts,)
+        Their bytes, and whether each comes right after the one before.
     left : ndarray of uint8
-        What was left over before the first of them; fewer than 8 bytes.
-    order_before : int
-        Hits of the readout that left it over.
+        What the one before the first left over; fewer than 8 bytes.
+    before : int
+        How many hits that one had.
     restore : bool
         Whether what nobody claims is completed with padding.
-
-    Returns
-    -------
-    tuple
-        Bytes of the hits; for each its readout (-1: the one before the first) and its place in it; status of each
-        readout; role of each byte; what is left over; and the hits of the last readout.
     """
     most = (data.size + left.size) // _HIT + lengths.size + 1
     raw = np.empty(most * _HIT, np.uint8)
-    owner = np.empty(most, np.int64)
-    order = np.empty(most, np.int64)
+    origin = np.empty((most, 2), np.int64)
     places = np.empty(data.size // _HIT + 1, np.int64)
     status = np.zeros(lengths.size, np.uint16)
     roles = np.zeros(data.size, np.uint8)
     carry = np.empty(_HIT, np.uint8)
     carried = left.size
     _copy(left, 0, carried, carry, 0)
-    count = 0
-    stop = 0
+    count = stop = 0
     for index in range(lengths.size):
         begin, stop = stop, stop + lengths[index]
-        bits = 0
         if not follows[index] and carried > 0:
-            bits |= _LOST
+            status[index] = _LOST
             carried = 0
-        first = _skip_quiet(data, begin, stop, roles)
-        position, claimed = _claim(data, first, stop, carry, carried, roles)
-        bits |= claimed
-        found = 0
-        if claimed == _MATCHED:
+        position, joined, whose = _join(data, begin, stop, carry, carried, roles, restore)
+        if whose != 0:
             _copy(carry, 0, _HIT, raw, count * _HIT)
-            owner[count], order[count] = index, 0
+            origin[count, 0], origin[count, 1] = (index, 0) if whose > 0 else (index - 1, before)
             count += 1
-            found = 1
-        elif claimed == _LOST and restore:
-            _mark(carry, carried, _HIT, _PAD)
-            _copy(carry, 0, _HIT, raw, count * _HIT)
-            owner[count], order[count] = index - 1, order_before
-            count += 1
-            bits = (bits & ~_LOST) | _RESTORED
+        before = 1 if whose > 0 else 0
         hits, scanned, rest = _scan_one(data, position, stop, places, roles)
         for k in range(hits):
             _copy(data, places[k], places[k] + _HIT, raw, count * _HIT)
-            owner[count], order[count] = index, found
+            origin[count, 0], origin[count, 1] = index, before
             count += 1
-            found += 1
+            before += 1
         carried = stop - rest
         _copy(data, rest, stop, carry, 0)
-        order_before = found
-        status[index] = bits | scanned
-    return raw[: count * _HIT], owner[:count], order[:count], status, roles, carry[:carried], order_before
+        status[index] |= joined | scanned
+    return raw[: count * _HIT], origin[:count], status, roles, carry[:carried], before
