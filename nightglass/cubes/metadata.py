@@ -65,7 +65,10 @@ def metadata_table(
     room = MAX_COLUMNS - len(columns)
     wanted = [keyword for keyword in values.keywords if _is_wanted(keyword, keywords)]
     for keyword in wanted[:room]:
-        made = keyword_column(keyword, values.column(keyword), index, name=_column_name(keyword, taken))
+        distinct, rows = values.column(keyword), index
+        if values.constant(keyword):  # most are: no need to look at each row
+            distinct, rows = distinct[:1], np.zeros_like(index)
+        made = keyword_column(keyword, distinct, rows, name=_column_name(keyword, taken))
         if _repeats_frame(keyword, made, columns[0]):
             continue
         taken.add(made.name)
@@ -196,6 +199,12 @@ class _Headers:
         have = self._own.present(keyword)
         inherited = self._primary.column(keyword)
         return [value if there else other for value, there, other in zip(values, have, inherited, strict=True)]
+
+    def constant(self, keyword: str) -> bool:
+        """Tell whether all headers surely have the same value; cheap."""
+        if not self._own.constant(keyword):
+            return False
+        return self._primary is None or self._primary.constant(keyword)
 
 
 def _rows_of(planes: Sequence[Plane]) -> NDArray[np.intp]:
