@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +12,7 @@ from nightglass.config import Camera, Limits
 from nightglass.cubes.compressed import write_compressed
 from nightglass.cubes.plain import write_plain
 from nightglass.cubes.planning import plan_cube
+from nightglass.cubes.publishing import publishing, refuse_existing, sync
 from nightglass.cubes.readback import read_back
 from nightglass.cubes.records import (
     CubePlan,
@@ -27,9 +25,8 @@ from nightglass.cubes.records import (
 )
 from nightglass.cubes.survey import survey_frames
 from nightglass.cubes.transfer import SpoiltFrames
-from nightglass.errors import Misconfigured, Rejected, Retryable
-from nightglass.fitsio import part_path
-from nightglass.pool import Pool
+from nightglass.errors import Rejected
+from nightglass.pool import Pool, SerialPool
 
 __all__ = ["assemble_cube"]
 
@@ -81,8 +78,9 @@ def assemble_cube(
         If the file system refuses (a full disk, for example), or the workers died again and again. No file is left.
     """
     limits = limits or Limits()
-    if request.out.exists() and not request.overwrite:
-        raise _there_already(request.out)
+    request = _absolute(request)
+    if not request.overwrite:
+        refuse_existing(request.out)
     left_out: tuple[Problem, ...] = ()
     wanted = request
     while True:
@@ -100,6 +98,11 @@ def assemble_cube(
             wanted = replace(wanted, paths=paths)
 
 
+def _absolute(request: CubeRequest) -> CubeRequest:
+    """Return a request whose paths mean the same to a worker, which may stand in another directory."""
+    return replace(request, paths=tuple(path.absolute() for path in request.paths), out=request.out.absolute())
+
+
 def _assemble(
     request: CubeRequest,
     left_out: tuple[Problem, ...],
@@ -114,15 +117,16 @@ def _assemble(
         survey = replace(survey, problems=(*survey.problems, *left_out))
     with clock.stage("plan"):
         plan = plan_cube(survey, request, camera=camera)
-    with _published(request) as part:
+    with publishing(request) as part:
         with clock.stage("pixels"):
             sources = _write(plan, part, pool, limits, progress)
         with clock.stage("finish"):
             if request.durable:
-                _sync(part)
+                sync(part)
         with clock.stage("verify"):
             if request.verify:
-                read_back(part, pool=pool, limits=limits)
+                # workers of the mode gather do not see the cube
+                read_back(part, pool=SerialPool() if request.mode == "gather" else pool, limits=limits)
         size = part.stat().st_size
     images = [item for item in plan.hdus if isinstance(item, ImagePlan)]
     return CubeSummary(
@@ -142,52 +146,3 @@ def _write(
     if plan.request.compression is None:
         return write_plain(plan, part, pool=pool, limits=limits, progress=progress)
     return write_compressed(plan, part, pool=pool, limits=limits, progress=progress)
-
-
-@contextlib.contextmanager
-def _published(request: CubeRequest) -> Iterator[Path]:
-    """Give a path to write to; at the end of a block without exception the cube gets its name."""
-    # the form of the token tells `remove_stale_parts` whose file it is
-    part = part_path(request.out, f"w{os.getpid()}x{secrets.token_hex(4)}")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        if request.overwrite:
-            part.replace(request.out)
-        else:
-            _rename_new(part, request.out)
-        if request.durable:
-            _sync(request.out.parent)
-    except OSError as error:
-        message = f"{request.out} cannot be written: {error.strerror or error}"
-        raise Retryable(message, remedy="make room on the disk, and check the rights of the directory") from error
-    finally:
-        with contextlib.suppress(OSError):  # the first failure is the one to tell
-            part.unlink(missing_ok=True)
-
-
-def _rename_new(part: Path, out: Path) -> None:
-    """Rename a file to a name that nobody else has taken in the meantime."""
-    try:
-        os.link(part, out)  # unlike a rename, it does not replace
-    except FileExistsError:
-        raise _there_already(out) from None
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        if out.exists():  # a file system without hard links leaves a short moment for another writer
-            raise _there_already(out) from None
-        part.replace(out)
-
-
-def _there_already(out: Path) -> Misconfigured:
-    message = f"{out} is there already"
-    return Misconfigured(message, remedy="remove it, or ask for it to be overwritten")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

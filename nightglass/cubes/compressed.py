@@ -117,7 +117,9 @@ def _write(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan], part: Path, p
     squeezed = {index: item for index, item in enumerate(ready, start=1) if isinstance(item, _Squeezed)}
     with creating(part) as descriptor:
         os.posix_fallocate(descriptor, 0, placed[-1].end)  # a disk that is too small says so now
-        target = Target(part, descriptor, tuple(hdu.data_offset for hdu in placed), gathers=False)
+        target = Target(
+            part, descriptor, tuple(hdu.data_offset for hdu in placed), gathers=False, durable=plan.request.durable
+        )
         size = sum(item.joined.heap_size for item in squeezed.values())
         totals = transfer(_moves(squeezed), target, size=size, pool=pool, limits=limits)
         for index, hdu in enumerate(placed):

@@ -21,7 +21,7 @@ from nightglass.errors import NightglassError, Rejected, Retryable
 from nightglass.fitsio.headers import stream_limit
 from nightglass.fitsio.sources import ByteSource, open_source, reading
 
-__all__ = ["PlaneReader", "convert_pixels", "is_moved", "read_plane", "stored_dtype"]
+__all__ = ["PlaneReader", "as_bytes", "convert_pixels", "is_moved", "read_plane", "stored_dtype"]
 
 _DTYPES: Final = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _WORDS: Final = 1 << 64
@@ -31,6 +31,11 @@ _SMALL: Final = 1 << 40
 _PIECE: Final = 1 << 16
 """Pixels converted at a time: wider intermediate types stay in the cache."""
 _PLAN_AGAIN: Final = "the plan of the cube does not fit this frame; give it a cube of its own"
+
+
+def as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the bytes of numbers, in the order of the file."""
+    return np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
 
 
 def stored_dtype(bitpix: int) -> np.dtype[Any]:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from nightglass.config import Limits
-from nightglass.cubes.converting import PlaneReader, convert_pixels, is_moved
+from nightglass.cubes.comparing import sum_range
+from nightglass.cubes.converting import PlaneReader, as_bytes, convert_pixels, is_moved
 from nightglass.cubes.records import Encoding, FrameFile, PixelFormat, Plane, Stamp
 from nightglass.cubes.sums import rotated, sum_block
 from nightglass.errors import NightglassError, Rejected, Retryable
@@ -267,34 +266,46 @@ def _copied(move: Move, outlet: _Outlet) -> Iterator[int]:
     total = done = 0
     with reading(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check_stamp(move.file.stamp, descriptor)
-        while done < move.size:
-            room = outlet.room[: move.size - done]
-            with reading(path):
+        try:
+            _check_stamp(move.file.stamp, descriptor)
+            while done < move.size:
+                room = outlet.room[: move.size - done]
                 count = os.preadv(descriptor, [room], move.source.offset + done)
-            if not count:
-                message = f"{path} was cut after its headers were read"
-                raise Retryable(message, remedy=_CHANGED)
-            if expected is not None:
-                total = add_sums(total, rotated(sum_block(room[:count]), done))
-            outlet.took(count)
-            done += count
-            yield count
-        _check_stamp(move.file.stamp, descriptor)
-    finally:
-        os.close(descriptor)
-    if expected is not None and expected % _ZERO != total % _ZERO:
-        message = f"{path}: DATASUM of HDU {move.source.hdu} is {expected}, its bytes give {total}"
-        raise Rejected(message, remedy="transfer the file again")
+                if not count:
+                    message = f"{path} was cut after its headers were read"
+                    raise Retryable(message, remedy=_CHANGED)
+                if expected is not None:
+                    total = add_sums(total, rotated(sum_block(room[:count]), done))
+                outlet.took(count)
+                done += count
+                yield count
+            _check_stamp(move.file.stamp, descriptor)
+        finally:
+            os.close(descriptor)
+    _check_datasum(move, total)
 
 
 def _made(move: Move, outlet: _Outlet, reader: PlaneReader) -> Iterator[int]:
     """Unpack a plane, bring it to the numbers of the cube, and move it."""
-    check_unchanged(move.file.stamp)
-    made = convert_pixels(reader.read(move.file, move.source), move.source.format, move.target)
-    outlet.put(np.ascontiguousarray(made).reshape(-1).view(np.uint8).data)
+    source, stamp = move.source, move.file.stamp
+    check_unchanged(stamp)
+    stored = reader.read(move.file, source)
+    if source.datasum is not None:
+        tiles = source.encoding is Encoding.TILES  # whose sum is that of the table and its heap
+        _check_datasum(
+            move, sum_range(stamp.path, source.offset, source.size) if tiles else sum_block(as_bytes(stored))
+        )
+    check_unchanged(stamp)
+    outlet.put(as_bytes(convert_pixels(stored, source.format, move.target)).data)
     yield move.size
+
+
+def _check_datasum(move: Move, total: int) -> None:
+    expected = move.source.datasum
+    if expected is not None and expected % _ZERO != total % _ZERO:
+        path = move.file.stamp.path
+        message = f"{path}: DATASUM of HDU {move.source.hdu} is {expected}, its bytes give {total}"
+        raise Rejected(message, remedy="transfer the file again")
 
 
 def _check_stamp(stamp: Stamp, descriptor: int) -> None:

@@ -50,7 +50,7 @@ def write_plain(
     with creating(part) as descriptor:
         os.posix_fallocate(descriptor, 0, placed[-1].end)  # a disk that is too small says so now
         offsets = tuple(hdu.data_offset for hdu in placed)
-        target = Target(part, descriptor, offsets, gathers=plan.request.mode == "gather")
+        target = Target(part, descriptor, offsets, gathers=plan.request.mode == "gather", durable=plan.request.durable)
         totals = transfer(_moves(plan, placed), target, size=whole, pool=pool, limits=limits, on_moved=on_moved)
         for hdu, total in zip(placed, totals, strict=True):
             finish_hdu(descriptor, hdu, total)

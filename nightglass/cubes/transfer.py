@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,6 +26,10 @@ _GATHERED_BYTES: Final = 8 << 20
 _TASK_MOVES: Final = 1024
 _TASKS_EACH: Final = 4
 """Tasks for each worker at least, so that none waits long for the last one."""
+_SMALL_BYTES: Final = 64 << 20
+"""So little is begun here: it is often done before the workers would have heard of it."""
+_PATIENCE_S: Final = 0.5
+"""After so long the workers do the rest, which take the time of slow disks and networks together."""
 
 
 class SpoiltFrames(Retryable):
@@ -64,12 +69,15 @@ class Target:
         Where the data of each HDU begin.
     gathers : bool
         Whether workers do not see the file: their bytes come here.
+    durable : bool
+        Whether it will be synced: what is there is sent to the disk while the rest is still moved.
     """
 
     part: Path
     descriptor: int
     data_offsets: tuple[int, ...]
     gathers: bool
+    durable: bool
 
 
 @contextlib.contextmanager
@@ -124,12 +132,13 @@ def transfer(
     share = size // (_TASKS_EACH * max(len(pool.workers()), 1))
     most = _GATHERED_BYTES if target.gathers else _TASK_BYTES
     tasks = _tasks(moves, target, limits, max(min(share, most), 1))
-    function: Callable[[MoveTask], Sequence[MovedRun | FetchedRun]] = fetch_planes if target.gathers else move_planes
-    for task, results in run_tasks(pool, function, tasks, key=f"cube {target.part.name}"):
+    for task, results in _done(tasks, target, pool, begins_here=size <= _SMALL_BYTES and not target.gathers):
         for result in results:
             moved = _received(result, target.descriptor)
             totals[moved.hdu] = add_sums(totals[moved.hdu], moved.total)
             faults += moved.faults
+        if target.durable:
+            _send_to_disk(task, target.descriptor)
         if on_moved is not None:
             on_moved(task.size)
     if faults:
@@ -143,6 +152,26 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
     while len(view):
         count = os.pwrite(descriptor, view, offset)
         view, offset = view[count:], offset + count
+
+
+def _done(
+    tasks: Iterator[MoveTask], target: Target, pool: Pool, *, begins_here: bool
+) -> Iterator[tuple[MoveTask, Sequence[MovedRun | FetchedRun]]]:
+    """Do the tasks; yield each with its results."""
+    end = time.monotonic() + _PATIENCE_S
+    while begins_here and time.monotonic() < end:
+        task = next(tasks, None)
+        if task is None:
+            return
+        yield task, move_planes(task)
+    function: Callable[[MoveTask], Sequence[MovedRun | FetchedRun]] = fetch_planes if target.gathers else move_planes
+    yield from run_tasks(pool, function, tasks, key=f"cube {target.part.name}")
+
+
+def _send_to_disk(task: MoveTask, descriptor: int) -> None:
+    """Have the bytes of a task written back, without waiting for them: dropping them from the cache begins with it."""
+    for run in task.runs:
+        os.posix_fadvise(descriptor, run.offset, run.size, os.POSIX_FADV_DONTNEED)
 
 
 def _received(result: MovedRun | FetchedRun, descriptor: int) -> MovedRun:

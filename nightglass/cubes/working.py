@@ -17,6 +17,8 @@ __all__ = ["run_tasks"]
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 3
+_DRAIN_S: Final = 10.0
+"""What runs is left to end for so long after a failure: a call that is cancelled costs its worker."""
 _AHEAD: Final = 2
 """Tasks in hand for each worker: one that runs and one that is on its way."""
 
@@ -67,5 +69,7 @@ def run_tasks(
                 else:
                     yield task, result
     finally:
+        if running:
+            wait(running, timeout=_DRAIN_S)
         for future in running:
             future.cancel()

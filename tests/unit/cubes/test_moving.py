@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from nightglass.config import Limits
 from nightglass.cubes.converting import stored_dtype
 from nightglass.cubes.moving import Move, MoveTask, Run, fetch_planes, move_planes
-from nightglass.cubes.plain import SpoiltFrames, write_plain
+from nightglass.cubes.plain import write_plain
 from nightglass.cubes.records import PixelFormat
 from nightglass.cubes.sums import rotated
+from nightglass.cubes.transfer import SpoiltFrames
 from nightglass.errors import Retryable
 from nightglass.fitsio.checksums import add_sums, sum_bytes
 from nightglass.pool import SerialPool
@@ -42,7 +43,7 @@ def write(paths: list[Path], out: Path, formats: dict[str, PixelFormat] | None =
     write_plain(plan_of(survey, request, formats), out, pool=SerialPool(), limits=Limits())
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(BITPIX)), shape=SHAPES, frames=st.integers(1, 5), checksum=st.booleans())
 def test_planes_of_any_type_and_size(tmp_path_factory, kind, shape, frames, checksum):
     directory = tmp_path_factory.mktemp("cube")

@@ -1,0 +1,117 @@
+"""A cube appears under its name whole or not at all; what a killed process left beside it goes with the next cube."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from nightglass.cubes.records import CubeRequest
+from nightglass.errors import Misconfigured, Retryable
+from nightglass.fitsio import part_path
+
+__all__ = ["publishing", "refuse_existing", "sync"]
+
+
+@contextlib.contextmanager
+def publishing(request: CubeRequest) -> Iterator[Path]:
+    """Give a path to write to; at the end of a block without exception the cube gets its name.
+
+    Raises
+    ------
+    Misconfigured
+        If somebody else has taken the name, and it is not to be overwritten.
+    Retryable
+        If the file system refuses, in the block or here. No file is left.
+    """
+    out = request.out
+    # the form of the token tells `nightglass.fitsio.remove_stale_parts` whose file it is
+    part = part_path(out, f"w{os.getpid()}x{secrets.token_hex(4)}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(out)
+        try:
+            with _locked(part):
+                yield part
+                _rename(part, out, replacing=request.overwrite)
+        finally:
+            part.unlink(missing_ok=True)
+        if request.durable:
+            sync(out.parent)
+    except OSError as error:
+        message = f"{out} cannot be written: {error.strerror or error}"
+        raise Retryable(message, remedy="make room on the disk, and check the rights of the directory") from error
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise `Misconfigured` if there is a file of that name."""
+    if os.path.lexists(out):
+        message = f"{out} is there already"
+        raise Misconfigured(message, remedy="remove it, or ask for it to be overwritten")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a directory is on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """Create a file and hold its lock, which ends with this process, however that ends."""
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: the number of the process has to do
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(out: Path) -> None:
+    """Remove parts of this cube, and fragments beside them, whose process is gone."""
+    own = re.compile(rf"(?:f\d+\.)?({re.escape(out.name)}\.w(\d+)x[0-9a-f]{{8}}\.part)")
+    with os.scandir(out.parent) as entries:
+        found = [match for entry in entries if (match := own.fullmatch(entry.name))]
+    stale = {name: _is_stale(out.with_name(name), int(process)) for name, process in {m.groups() for m in found}}
+    for match in found:
+        if stale[match[1]]:
+            out.with_name(match[0]).unlink(missing_ok=True)
+
+
+def _is_stale(part: Path, process: int) -> bool:
+    """Tell whether nobody writes a part: no process of that number here, and no lock from anywhere."""
+    if Path(f"/proc/{process}").exists():
+        return False
+    try:
+        with part.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # it is gone, and fragments without it are worth nothing; or there are no locks to be held
+    return True
+
+
+def _rename(part: Path, out: Path, *, replacing: bool) -> None:
+    if replacing:
+        part.replace(out)
+        return
+    try:
+        os.link(part, out)  # unlike a rename, it takes no name that somebody else has taken in the meantime
+    except FileExistsError:
+        refuse_existing(out)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        refuse_existing(out)  # a file system without hard links leaves a short moment for another writer
+        part.replace(out)
