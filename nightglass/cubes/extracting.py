@@ -1,4 +1,17 @@
-"""From a cube back to frames."""
+"""From a cube back to frames.
+
+A file of which every image is wanted comes back as it was: header blocks byte for byte, pixels byte for byte
+(where the cube converted them, converted back), tables too. What comes back otherwise:
+
+- A file that was gzip or tile-compressed comes back uncompressed, and its name loses ``.gz`` or ``.fz``. The
+  header of a tile-compressed image becomes that of an image extension: cards that describe the table go, all
+  others stay as they were and in order. Its pixels are those that the tiles decode to; for quantised floats these
+  are exactly those of the original tiles if the cube joined them.
+- Of a file of which only some images are wanted, the others are left out; an image of several planes keeps the
+  wanted ones, with NAXIS3, CRPIX3 and checksums corrected.
+- Of a cube without card store (``keep_cards`` off), headers are made of the table's columns: valid, and with all
+  values, but without comments, HISTORY and order.
+"""
 
 from __future__ import annotations
 
@@ -44,19 +57,8 @@ def extract_frames(
 ) -> tuple[Path, ...]:
     """Write the frames of a cube as files again, one for each original file.
 
-    A file of which every image is wanted comes back as it was: header blocks byte for byte, pixels byte for byte
-    (where the cube converted them, converted back), tables too. What comes back otherwise:
-
-    - A file that was gzip or tile-compressed comes back uncompressed, and its name loses ``.gz`` or ``.fz``. The
-      header of a tile-compressed image becomes that of an image extension: cards that describe the table go, all
-      others stay as they were and in order. Its pixels are those that the tiles decode to; for quantised floats these
-      are exactly those of the original tiles if the cube joined them.
-    - Of a file of which only some images are wanted, the others are left out; an image of several planes keeps the
-      wanted ones, with NAXIS3, CRPIX3 and checksums corrected.
-    - Of a cube without card store (``keep_cards`` off), headers are made of the table's columns: valid, and with all
-      values, but without comments, HISTORY and order.
-
-    Nothing appears under its final name before it is whole; nothing is synced to disk, since the cube stays.
+    What comes back as it was, and what does not, says the docstring of this module. Nothing appears under its final
+    name before it is whole; nothing is synced to disk, since the cube stays.
 
     Parameters
     ----------
@@ -93,9 +95,8 @@ def extract_frames(
         message = f"{cube}: no frame of {_numbers(opened)} is selected"
         raise Misconfigured(message, remedy="choose other frames, sources or times")
     files = _files(opened, wanted, directory)
-    if not overwrite and (there := [file.out for file in files if file.out.exists()]):
-        message = f"{there[0]} exists" + (f", and so do {len(there) - 1} others" if len(there) > 1 else "")
-        raise Misconfigured(message, remedy="choose another directory, or allow to overwrite")
+    if not overwrite:
+        _check_free([file.out for file in files])
     total, done = sum(file.size for file in files), 0
     tasks = _tasks(opened, files, limits)
     for task, _ in run_tasks(pool or SerialPool(), write_files, tasks, key=f"extract {cube.name}"):
@@ -103,6 +104,12 @@ def extract_frames(
         if progress is not None:
             progress(done, total)
     return tuple(file.out for file in files)
+
+
+def _check_free(outs: Sequence[Path]) -> None:
+    if there := [out for out in outs if out.exists()]:
+        message = f"{there[0]} exists" + (f", and so do {len(there) - 1} others" if len(there) > 1 else "")
+        raise Misconfigured(message, remedy="choose another directory, or allow to overwrite")
 
 
 def _images(opened: CubeFile, sources: Sequence[str]) -> list[CubeImage]:
