@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import shutil
 import threading
@@ -204,6 +205,11 @@ def _kept(lease: ArchiveLease, ledger: Ledger, *, lease_s: float) -> Iterator[No
         keeper.join()
 
 
+def _parts(plan: ArchivePlan) -> list[Path]:
+    """Return the half-written files of a cube and its manifest."""
+    return sorted(plan.path.parent.glob(f"{glob.escape(plan.path.name)}*.part"))
+
+
 class _Writer:
     """Writes the cube of one exposure under one lease."""
 
@@ -246,6 +252,7 @@ class _Writer:
         part, listing = (part_path(path, self._lease.token) for path in (plan.path, plan.manifest))
         try:
             plan.path.parent.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             request = plan.request(part, camera=self._camera, archive=self._observatory.archive)
             cube = self._assembled(request, progress)
             manifest = self._manifest(cube, part)
@@ -327,6 +334,11 @@ class _Writer:
         if self._observatory.archive.manifest:
             publish(listing, self._plan.manifest)
         publish(part, self._plan.path)
+
+    def _sweep(self) -> None:
+        """Remove what former holders of this archive left half written; one that still writes is fenced."""
+        for path in _parts(self._plan):
+            path.unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Remove the former cube where it has another name: compressed before, plain now, or the reverse."""

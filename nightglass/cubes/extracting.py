@@ -57,20 +57,18 @@ def extract_frames(
 ) -> tuple[Path, ...]:
     """Write the frames of a cube as files again, one for each original file.
 
-    What comes back as it was, and what does not, says the docstring of this module. Nothing appears under its final
-    name before it is whole; nothing is synced to disk, since the cube stays.
+    A file appears when it is whole; nothing is synced to disk, since the cube stays.
 
     Parameters
     ----------
     directory : Path
-        Made if it is not there; files of the same name in several directories come back in subdirectories.
+        Made if it is missing; files of the same name in several directories come back in subdirectories.
     frames : slice, optional
         By number of frame: ``slice(3, 9)`` are frames 3 to 8, whether all of them exist or not.
     sources : sequence of str
         Names of images of the cube, or shell patterns; empty: all.
     times : tuple of datetime or None
-        First start that is wanted, and the first one after it that is not; aware. A frame without a start is in no
-        range.
+        First start that is wanted, and the first one that is not; aware. Frames without a start are in no range.
     overwrite : bool
         Replace files that exist; otherwise they are an error, before anything is written.
 

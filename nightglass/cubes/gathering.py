@@ -30,7 +30,7 @@ from nightglass.fitsio.product_cards import CardValue
 from nightglass.fitsio.sources import reading
 from nightglass.pool import Pool
 
-__all__ = ["TileBin", "collect_tiles"]
+__all__ = ["TileBin", "collect_tiles", "why_not_joined"]
 
 _TASK_BYTES: Final = 32 << 20
 _TASKS_EACH: Final = 4

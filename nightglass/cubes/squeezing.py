@@ -234,11 +234,12 @@ def _by_astropy(pixels: NDArray[Any], method: Method, first_tile: int) -> _Parts
     image = fits.CompImageHDU(native, compression_type=method.algorithm, tile_shape=shape, **options)
     buffer = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), image]).writeto(buffer)
-    with fits.open(buffer, disable_image_compression=True) as hdus:
+    whole = buffer.getvalue()
+    with fits.open(io.BytesIO(whole), disable_image_compression=True) as hdus:
         header = hdus[1].header
         start = int(hdus[1].fileinfo()["datLoc"])
     table = int(header["NAXIS1"]) * int(header["NAXIS2"])
-    data = buffer.getvalue()[start : start + table + int(header["PCOUNT"])]
+    data = whole[start : start + table + int(header["PCOUNT"])]
     columns = tuple(
         (str(header[f"TTYPE{number}"]), str(header[f"TFORM{number}"])) for number in range(1, header["TFIELDS"] + 1)
     )

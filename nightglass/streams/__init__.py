@@ -10,7 +10,6 @@ from typing import Any
 
 from nightglass.errors import Misconfigured
 from nightglass.streams import aartfaac, astropix
-from nightglass.streams.astropix import v3
 from nightglass.streams.continuity import Continuity, Losses
 from nightglass.streams.decoding import BufferedDecoder, DatagramDecoder, Decoder, StreamProtocol, Tally
 from nightglass.streams.storage import RecycledStorage
@@ -33,7 +32,7 @@ DECODERS: dict[str, StreamProtocol[Any]] = {
     for protocol in (
         aartfaac.PROTOCOL,
         astropix.PROTOCOL,
-        v3.PROTOCOL,
+        astropix.PROTOCOL_V3,
     )
 }
 """Name -> protocol."""

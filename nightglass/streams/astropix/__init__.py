@@ -25,6 +25,7 @@ from nightglass.streams.astropix.v3 import (
     read_frames,
     read_hits3,
 )
+from nightglass.streams.astropix.v3 import PROTOCOL as PROTOCOL_V3
 from nightglass.streams.decoding import StreamProtocol
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "HIT_DTYPE",
     "MAX_READOUT_BYTES",
     "PROTOCOL",
+    "PROTOCOL_V3",
     "READOUT_UID_V4",
     "ApxReader",
     "ApxWriter",

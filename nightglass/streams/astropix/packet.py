@@ -181,7 +181,8 @@ class PacketDecoder(BufferedDecoder[Readout]):
             return PacketFault.BAD_LENGTH
         if held < self._reach and not ended:
             return None
-        if self._holds_packet(start + 1, min(after, self._stop), min(start + self._reach, self._stop)):
+        overlap = after + len(_MAGIC) - 1
+        if self._holds_packet(start + 1, min(overlap, self._stop), min(start + self._reach, self._stop)):
             return PacketFault.BAD_LENGTH
         return size if after <= self._stop else None
 

@@ -194,6 +194,16 @@ def test_an_interrupted_writer_is_not_to_blame(site: Site) -> None:
     assert record(site, "7").state is ArchiveState.PENDING
 
 
+def test_what_a_killed_writer_left_is_swept_away(site: Site) -> None:
+    site.add("a.fits", "one", number="7")
+    site.cube("7").parent.mkdir(parents=True)
+    other = site.cube("7").with_name("guide-00000007-reduced.fits.aa.part")
+    for path in (site.cube("7", ".fits.0123.part"), site.cube("7", ".fits.0123.part.w1x00.part"), other):
+        path.write_text("half")
+    site.archive("7")
+    assert parts(site) == [other], "of another cube"
+
+
 def test_two_archivers_of_one_exposure(site: Site) -> None:
     began, go_on = threading.Event(), threading.Event()
 
