@@ -29,6 +29,7 @@ from nightglass.config.observatory import (
     Source,
 )
 from nightglass.config.section import Section, choose, load_toml, validate
+from nightglass.config.streams import Overflow, StreamSource
 
 __all__ = [
     "Amplifier",
@@ -47,6 +48,7 @@ __all__ = [
     "NightRule",
     "Notices",
     "Observatory",
+    "Overflow",
     "Prefect",
     "Purge",
     "QualityRule",
@@ -56,6 +58,7 @@ __all__ = [
     "Smtp",
     "Source",
     "StepEntry",
+    "StreamSource",
     "TimeRule",
     "choose",
     "load_camera",
