@@ -18,10 +18,15 @@ from nightglass.steps.wcs import celestial_wcs
 __all__ = ["STEP", "SourcesSettings", "find_sources"]
 
 VERSION = "1"
-_PIXEL_STACK = 3_000_000
+_PIXEL_STACK = 300_000
+"""Pixels above the threshold that sep has room for at first. It writes all over that room before it begins: for the
+largest stack this took longer than to find the sources of a usual field."""
+_LARGEST_PIXEL_STACK = 3_000_000
 _SUB_OBJECTS = 2048
 """Limits of sep for pixels above the threshold and parts of a blend; its own (300 000, 1024) fail in crowded fields,
 and much larger ones take minutes to fail."""
+_STACK_FULL = "pixel buffer full"
+"""In sep's message."""
 _RETRIES = 3
 _RETRY_FACTOR = 3.0
 _NOISE_RATIO = (0.8, 1.25)
@@ -143,10 +148,12 @@ def _extract(
 ) -> tuple[Values, float, list[str]]:
     import sep
 
-    sep.set_extract_pixstack(max(_PIXEL_STACK, data.size // 2))
+    stacks = [max(_LARGEST_PIXEL_STACK, data.size // 2), _PIXEL_STACK]
+    sep.set_extract_pixstack(stacks.pop())
     sep.set_sub_object_limit(_SUB_OBJECTS)
     threshold, notes = settings.threshold, []
-    for _ in range(_RETRIES + 1):
+    tries = _RETRIES + 1
+    while tries:
         try:
             found = sep.extract(
                 data,
@@ -161,8 +168,12 @@ def _extract(
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - sep raises plain Exception for its limits; the text is kept
+            if stacks and _STACK_FULL in str(error):
+                sep.set_extract_pixstack(stacks.pop())  # a crowded field: the same again with more room
+                continue
             notes.append(f"threshold {threshold:g}: {error}"[:120])
             threshold *= _RETRY_FACTOR
+            tries -= 1
         else:
             return found, threshold, notes
     return np.empty(0, dtype=_NOTHING), threshold, [*notes, "gave up: no sources"]

@@ -108,6 +108,14 @@ def test_a_field_too_crowded_is_tried_with_higher_thresholds(scene: Scene, monke
     assert result.header["DETTHRES"] > 0.01
 
 
+def test_a_crowded_field_gets_more_room_first(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = run(scene, *SIGNATURE, "sources")
+    monkeypatch.setattr("nightglass.steps.sources._PIXEL_STACK", 50)
+    cramped = run(scene, *SIGNATURE, "sources")
+    assert cramped.history[-1].note == usual.history[-1].note
+    assert np.array_equal(np.asarray(cramped.catalogue["FLUX"]), np.asarray(usual.catalogue["FLUX"]))
+
+
 def test_an_empty_field_has_an_empty_table(scene: Scene) -> None:
     empty = plain(np.random.default_rng(1).normal(100, 5, (128, 128)))
     result = run_steps(empty, [StepEntry(step=name) for name in ("background", "sources", "seeing")], scene.context)
