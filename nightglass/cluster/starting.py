@@ -37,6 +37,22 @@ _ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
 }
+_SETTINGS = {
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
+    # results are small, so there is nothing to spill; a worker that grows is ended, not paused for ever
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+    # watching itself is for Dask's dashboard, which nobody sees here, and takes time from the pixels: each worker
+    # would look at its own stack 100 times a second and at its event loop 50 times
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 _CONNECT_S = 20.0
 _WORKERS_S = 120.0
 
@@ -128,16 +144,7 @@ def _start_cluster(config: Cluster) -> DaskPool:
     import dask.config
     import distributed
 
-    settings = {
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
-        # results are small, so there is nothing to spill; a worker that grows is ended, not paused for ever
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": 0.95,
-    }
-    with dask.config.set(settings), _signals_kept_from_children():
+    with dask.config.set(_SETTINGS), _signals_kept_from_children():
         cluster = _from_factory(config) if config.factory else _local(config)
         client = distributed.Client(cluster, timeout=_WORKERS_S, set_as_default=False)
     return _with_workers(client, config.factory or "on this host", cluster)
