@@ -37,6 +37,7 @@ _READY = (
     .limit(bindparam("limit"))
 )
 _RUNNING = select(entries).where(entries.c.active_state == State.RUNNING.value).order_by(entries.c.key)
+_TOKENS = Statement(select(entries.c.token).where(entries.c.active_state == State.RUNNING.value))
 _EXPIRED = Statement(_RUNNING.where(entries.c.lease_until <= bindparam("now")))
 
 
@@ -249,6 +250,11 @@ class Leases:
         statement = _RUNNING if camera is None else _RUNNING.where(entries.c.camera == camera)
         with self._store.read() as connection:
             return tuple(as_entry(row) for row in connection.execute(statement).mappings())
+
+    def tokens(self) -> frozenset[str]:
+        """Return the tokens of all leases: what is asked after each exposure, and costs a tenth of `running`."""
+        with self._store.read() as connection:
+            return frozenset(row["token"] for row in _TOKENS.all(connection))
 
     def _claim(
         self, exposure_ids: Sequence[str], move: Move, *, owner: str, lease_s: float, now: float | None

@@ -152,6 +152,7 @@ class Ledger:
         self.sweep = leases.sweep
         self.revoke = leases.revoke
         self.running = leases.running
+        self.tokens = leases.tokens
 
     def _lift_stages(self, stages: Stages) -> None:
         self.open_night = stages.open_night

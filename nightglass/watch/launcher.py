@@ -131,7 +131,7 @@ class Launcher:
         held = {flight.job.job_id: flight.open_leases() for flight in self.flights if flight.pending}
         if not held:
             return
-        running = {entry.token for entry in self.bench.ledger.running()}
+        running = self.bench.ledger.tokens()
         over = {
             job_id: [lease.exposure_id for lease in leases if lease.token not in running]
             for job_id, leases in held.items()
