@@ -21,7 +21,7 @@ import httpx
 from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import AsyncClientContext
+from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.runtime import flow_run
 
 from deployments.calls import call_of, problem_of
@@ -85,9 +85,10 @@ class Runner:
 
     async def serve(self, lines: asyncio.Queue[str | None]) -> None:
         """Take lines until there are no more, or one says to close."""
-        # one client for all runs: each would otherwise build its own, with a TLS context and a handshake
+        # one client for all runs: each would otherwise build its own, with a TLS context and a handshake; the one for
+        # synchronous calls is asked for by asynchronous flows, too
         async with AsyncClientContext.get_or_create():
-            with on_bench(self._bench):
+            with SyncClientContext.get_or_create(), on_bench(self._bench):
                 self._start(self._get_ready())
                 while (text := await lines.get()) is not None:
                     line = decode(text)

@@ -20,6 +20,7 @@ from tasks.calibrating import build_night_masters, show_masters
 from tasks.choosing import named_after
 from tasks.forms import CameraName, ConfigurationPath, ExposureName, GroupName, JobId, KindList, NightLabel
 from tasks.reducing import conclude, reduce_groups, show_reduction, take_exposures, take_groups
+from tasks.results import NOWHERE
 from tasks.returning import return_work
 
 __all__ = ["make_masters", "reduce_batch", "reduce_exposure", "reduce_group"]
@@ -29,6 +30,7 @@ __all__ = ["make_masters", "reduce_batch", "reduce_exposure", "reduce_group"]
     name="reduce-exposure",
     flow_run_name="{exposure}",
     persist_result=False,
+    result_storage=NOWHERE,
     on_cancellation=[return_work],
     on_crashed=[return_work],
 )
@@ -57,6 +59,7 @@ async def reduce_exposure(
     name="reduce-group",
     flow_run_name="{group}",
     persist_result=False,
+    result_storage=NOWHERE,
     on_cancellation=[return_work],
     on_crashed=[return_work],
 )
@@ -86,6 +89,7 @@ async def reduce_group(
     name="reduce-batch",
     flow_run_name="{groups[0]} and others",
     persist_result=False,
+    result_storage=NOWHERE,
     on_cancellation=[return_work],
     on_crashed=[return_work],
 )
