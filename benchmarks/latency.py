@@ -13,7 +13,8 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.peer import reduce_plainly
+from benchmarks.accounting import wait_until_quiet
+from benchmarks.peer import plain_spec, reduce_plainly
 from nightglass.model import Kind, Night, State
 from nightglass.simulate import NightPlan, write_night
 from tests.drill.harness import CAMERA, Observatory, running, wait_for
@@ -47,6 +48,7 @@ def main() -> None:
         with running(observatory):
             write_night(observatory.raw, calibrations, seed=1)
             wait_for(lambda: _masters(observatory) >= 3, timeout_s=180, what="the masters")
+            wait_until_quiet(observatory, with_prefect=not arguments.dark)
             writer = threading.Thread(
                 target=write_night, args=(observatory.raw, science), kwargs={"seed": 1, "pace_s": arguments.pace}
             )
@@ -75,7 +77,8 @@ def _report(observatory: Observatory, arguments: argparse.Namespace) -> None:
             ("running -> reduced", "running", "reduced"),
         )
     }
-    plain = sorted(reduce_plainly(entry.ref, masters, observatory.root) for entry in entries[:10] if entry.ref)
+    specs = [plain_spec(entry.ref, masters, observatory.root) for entry in entries[:10] if entry.ref]
+    plain = sorted(map(reduce_plainly, specs))
     how = "without Prefect" if arguments.dark else "Prefect server running"
     print(f"{len(entries)} exposures of {arguments.size} x {arguments.size}, one every {arguments.pace:g} s, {how}")
     print(f"  file closed -> product visible: p50 {_at(latencies, 0.5):.3f} s, p95 {_at(latencies, 0.95):.3f} s")

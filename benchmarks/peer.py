@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from nightglass.config import Observatory, load_camera
+from nightglass.fitsio import publish
 from nightglass.model import ExposureRef, Kind, MasterRef
 from nightglass.reduction import ReductionSpec, reduce_exposure
+from nightglass.reduction.warm import keep_memory, warm_up
 
-__all__ = ["plain_spec", "reduce_plainly"]
+__all__ = ["plain_loop", "plain_spec", "reduce_plainly"]
+
+_PATIENCE_S = 120.0
 
 
 def plain_spec(ref: ExposureRef, masters: Sequence[MasterRef], root: Path) -> ReductionSpec:
@@ -32,9 +39,45 @@ def plain_spec(ref: ExposureRef, masters: Sequence[MasterRef], root: Path) -> Re
     )
 
 
-def reduce_plainly(ref: ExposureRef, masters: Sequence[MasterRef], root: Path) -> float:
+def reduce_plainly(spec: ReductionSpec) -> float:
     """Reduce one exposure here and now, publish its files, and return the seconds it took."""
     started = time.perf_counter()
-    for part in reduce_exposure(plain_spec(ref, masters, root)).parts:
-        part.part.replace(part.final)
+    for part in reduce_exposure(spec).parts:
+        publish(part.part, part.final)
     return time.perf_counter() - started
+
+
+def plain_loop(specs: Sequence[ReductionSpec], *, workers: int) -> tuple[float, float]:
+    """Reduce exposures in a pool of processes that are up and warm; return seconds on the wall and of processor time.
+
+    The workers are set up as ours are. The processor time is that of the workers: this process only waits.
+    """
+    context = get_context("spawn")
+    barrier = context.Barrier(workers)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_up, initargs=(barrier,)) as pool:
+        list(pool.map(_reduce_together, specs[:workers]))  # each worker has read the masters
+        before = sum(pool.map(_cpu_together, range(workers)))
+        started = time.perf_counter()
+        list(pool.map(reduce_plainly, specs))
+        wall = time.perf_counter() - started
+        return wall, sum(pool.map(_cpu_together, range(workers))) - before
+
+
+_barriers: list[Barrier] = []
+"""In a worker: where it waits for the others, so that each gets one of the calls that are for all of them."""
+
+
+def _set_up(barrier: Barrier) -> None:
+    _barriers.append(barrier)
+    keep_memory()
+    warm_up()
+
+
+def _reduce_together(spec: ReductionSpec) -> None:
+    _barriers[0].wait(_PATIENCE_S)
+    reduce_plainly(spec)
+
+
+def _cpu_together(_: int) -> float:
+    _barriers[0].wait(_PATIENCE_S)
+    return time.process_time()
