@@ -76,6 +76,8 @@ class Queries:
         ids: Collection[str] | None = None,
     ) -> Iterator[Entry]:
         """Yield entries in order of their keys, page by page: no transaction is open between two pages."""
+        if ids is not None:
+            return self._among(ids, night, camera, states, kinds)
         statement = select(entries).order_by(entries.c.key).limit(_PAGE)
         if night is not None:
             statement = statement.where(entries.c.night == night.label)
@@ -85,10 +87,6 @@ class Queries:
             statement = statement.where(entries.c.state.in_([state.value for state in states]))
         if kinds is not None:
             statement = statement.where(entries.c.kind.in_([kind.value for kind in kinds]))
-        if ids is not None:
-            with self._store.read() as connection:
-                keys = [row["key"] for row in by_exposures(connection, ids).values()]
-            statement = statement.where(entries.c.key.in_(keys))
         return self._pages(statement)
 
     def latest(self, night: Night, camera: str | None = None, *, limit: int = 10) -> tuple[Entry, ...]:
@@ -206,6 +204,26 @@ class Queries:
         with self._store.read() as connection:
             found = {owner for each in (running, staging, archiving) for owner in connection.execute(each).scalars()}
         return tuple(sorted(owner for owner in found if owner))
+
+    def _among(
+        self,
+        ids: Collection[str],
+        night: Night | None,
+        camera: str | None,
+        states: Collection[State] | None,
+        kinds: Collection[Kind] | None,
+    ) -> Iterator[Entry]:
+        """Return those of a few exposures that fit; asked after each reduction, so it is one statement for each."""
+        with self._store.read() as connection:
+            rows = by_exposures(connection, ids)
+        for entry in sorted(map(as_entry, rows.values()), key=lambda entry: entry.key):
+            if (
+                night in (None, entry.night)
+                and camera in (None, entry.camera)
+                and (states is None or entry.state in states)
+                and (kinds is None or entry.kind in kinds)
+            ):
+                yield entry
 
     def _pages(self, statement: Select[Any]) -> Iterator[Entry]:
         last = ""
