@@ -99,8 +99,8 @@ class Prefect(Section):
     """Start a serve child, so that scheduled runs and runs from the UI are executed."""
     concurrency: int = Field(2, ge=1, le=16)
     """Flow runs at once in the runner."""
-    batch_limit: int = Field(16, ge=1, le=500)
-    """Most groups in one flow run when a backlog builds up."""
+    batch_limit: int = Field(32, ge=1, le=500)
+    """Most groups in one flow run when a backlog builds up; more cost less, but newer exposures wait longer."""
     health_period_s: float = Field(0.5, gt=0)
     health_timeout_s: float = Field(1.0, gt=0)
     silence_s: float = Field(2.0, gt=0)

@@ -223,7 +223,7 @@ class Dispatch:
 
     def _batch_size(self, lane: _Lane, batch_limit: int | None) -> int:
         limit = self._batch_limit if batch_limit is None else batch_limit
-        return max(1, min(limit, math.ceil(self._takable(lane) / (2 * self._slots))))
+        return max(1, min(limit, math.ceil(self._takable(lane) / self._slots)))
 
     def _takable(self, lane: _Lane) -> int:
         return lane.calibrating if self._held else len(lane)
