@@ -63,13 +63,15 @@ def convert_pixels(pixels: NDArray[Any], source: PixelFormat, target: PixelForma
     Returns
     -------
     array
-        Of `target`, big-endian, of the same shape.
+        Of `target`, big-endian, of the same shape; the one that was given if it is that already.
 
     Raises
     ------
     Rejected
         If the new format cannot say a value exactly, or would take it for undefined.
     """
+    if is_moved(source, target) and pixels.dtype == stored_dtype(target.bitpix):
+        return pixels
     flat = pixels.reshape(-1)
     out = np.empty(flat.size, stored_dtype(target.bitpix))
     for start in range(0, flat.size, _PIECE):

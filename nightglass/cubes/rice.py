@@ -16,8 +16,8 @@ __all__ = ["BLOCK_PIXELS", "rice_encode"]
 
 BLOCK_PIXELS: Final = 32
 """Differences that share a number of low bits: ZVAL of BLOCKSIZE."""
-_PARAMETERS: Final = {1: (3, 6, 8), 2: (4, 14, 16), 4: (5, 25, 32)}
-"""Bytes of a pixel -> bits of the field that holds the number of low bits, its largest value, bits of a pixel."""
+_PARAMETERS: Final = {1: (3, 6), 2: (4, 14), 4: (5, 25)}
+"""Bytes of a pixel -> bits of the field that holds the number of low bits, and its largest value."""
 
 
 def rice_encode(tile: NDArray[Any]) -> NDArray[np.uint8]:
@@ -26,28 +26,33 @@ def rice_encode(tile: NDArray[Any]) -> NDArray[np.uint8]:
     Parameters
     ----------
     tile : ndarray of uint8, int16 or int32
-        In the byte order of this host; taken in C order.
+        In any byte order; taken in C order.
     """
-    flat = np.ascontiguousarray(tile).reshape(-1)
-    field_bits, most, bits = _PARAMETERS[flat.dtype.itemsize]
-    # the worst case: every pixel as it is, and a field before each block
-    out = np.empty(flat.size * flat.dtype.itemsize + flat.size // BLOCK_PIXELS + 64, np.uint8)
-    return out[: _encode(flat, out, field_bits, most, bits)]
+    flat = np.ascontiguousarray(tile, tile.dtype.newbyteorder("=")).reshape(-1)
+    size = flat.itemsize
+    field_bits, most = _PARAMETERS[size]
+    # the worst case: every pixel as it is, and before each block a field and the rounding of its mean
+    words = np.empty(flat.size * size // 4 + flat.size // BLOCK_PIXELS + 16, np.uint32)
+    folded = np.empty(BLOCK_PIXELS, f"u{size}")
+    length = _encode(flat.view(f"i{size}"), np.empty(BLOCK_PIXELS, f"i{size}"), folded, words, field_bits, most)
+    return words.view(np.uint8)[:length]
 
 
 @njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _spill(held: np.uint64, fill: int, out: NDArray[np.uint8], place: int) -> tuple[np.uint64, int, int]:
-    """Write four bytes if as many are held, right-aligned; return what is left, its bits, and the next place."""
-    if fill >= 32:
-        fill -= 32
-        word = held >> np.uint64(fill)
-        out[place] = np.uint8(word >> np.uint64(24))
-        out[place + 1] = np.uint8(word >> np.uint64(16))
-        out[place + 2] = np.uint8(word >> np.uint64(8))
-        out[place + 3] = np.uint8(word)
-        place += 4
-        held &= np.uint64((1 << fill) - 1)
-    return held, fill, place
+def _put(
+    held: np.uint64, fill: np.uint64, words: NDArray[np.uint32], place: np.uint64, value: np.uint64, bits: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Append at most 32 bits to the left-aligned ones that are held, fewer than 32; return these, their number, place.
+
+    The first word is written whether it is full or not, for want of a branch that processors would guess wrong.
+    """
+    held |= value << (np.uint64(64) - fill - bits)
+    fill += bits
+    word = np.uint32(held >> np.uint64(32))
+    ends = (word >> np.uint32(24)) | (word << np.uint32(24))
+    words[place] = ends | ((word >> np.uint32(8)) & np.uint32(0xFF00)) | ((word & np.uint32(0xFF00)) << np.uint32(8))
+    full = fill >> np.uint64(5)
+    return held << (full << np.uint64(5)), fill & np.uint64(31), place + full
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -63,52 +68,94 @@ def _low_bits(total: np.uint64, count: int) -> int:
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _encode(pixels: NDArray[Any], out: NDArray[np.uint8], field_bits: int, most: int, bits: int) -> int:
-    mask, sign = np.uint64((1 << bits) - 1), np.uint64(1 << (bits - 1))
-    folded = np.empty(BLOCK_PIXELS, np.uint64)
-    last = np.uint64(np.int64(pixels[0])) & mask
-    held, fill, place = _spill(last, bits, out, 0)
+def _encode(
+    pixels: NDArray[Any],
+    steps: NDArray[Any],
+    folded: NDArray[Any],
+    words: NDArray[np.uint32],
+    field_bits: int,
+    most: int,
+) -> int:
+    """Write the big-endian words of a tile, and return their bytes; two blocks of scratch are for the differences."""
+    width = np.uint64(8 * pixels.itemsize)
+    # unsigned counters: a signed index might be negative, and costs a comparison each time
+    held, fill, place = np.uint64(0), np.uint64(0), np.uint64(0)
+    folded[0] = last = pixels[0]
+    held, fill, place = _put(held, fill, words, place, np.uint64(folded[0]), width)
     for start in range(0, pixels.size, BLOCK_PIXELS):
-        count = min(BLOCK_PIXELS, pixels.size - start)
-        total = np.uint64(0)
-        for k in range(count):
-            value = np.uint64(np.int64(pixels[start + k])) & mask
-            difference = (value - last) & mask
-            last = value
-            # signs alternate, so that small differences are small numbers
-            twice = (difference << np.uint64(1)) & mask
-            folded[k] = (~twice & mask) if difference & sign else twice
-            total += folded[k]
-        split = _low_bits(total, count)
-        noisy, flat = split >= most, split == 0 and total == np.uint64(0)
-        code = most + 1 if noisy else 0 if flat else split + 1
-        held, fill, place = _spill((held << np.uint64(field_bits)) | np.uint64(code), fill + field_bits, out, place)
-        if noisy:  # numbers as they are
-            for k in range(count):
-                held, fill, place = _spill((held << np.uint64(bits)) | folded[k], fill + bits, out, place)
-        elif not flat:
-            held, fill, place = _pack(folded, count, split, held, fill, out, place)
-    while fill > 0:
-        byte = held >> np.uint64(fill - 8) if fill >= 8 else held << np.uint64(8 - fill)
-        out[place] = np.uint8(byte)
-        place += 1
-        fill -= 8
-    return place  # type: ignore[no-any-return]
+        block = pixels[start : start + BLOCK_PIXELS]
+        total, any_bits = _fold(block, last, steps, folded)
+        last = block[-1]
+        split = _low_bits(total, block.size)
+        code = 0 if total == np.uint64(0) else min(split, most) + 1
+        held, fill, place = _put(held, fill, words, place, np.uint64(code), np.uint64(field_bits))
+        if split >= most:  # numbers as they are
+            for number in folded[: block.size]:
+                held, fill, place = _put(held, fill, words, place, np.uint64(number), width)
+        elif code > 0:
+            numbers, low_bits = folded[: block.size], np.uint64(split)
+            if (any_bits >> low_bits) + low_bits < np.uint64(32):
+                held, fill, place = _pack(numbers, low_bits, held, fill, words, place)
+            else:
+                held, fill, place = _pack_long(numbers, low_bits, held, fill, words, place)
+    length = np.int64(place) * 4 + (np.int64(fill) + 7) // 8
+    _put(held, fill, words, place, np.uint64(0), np.uint64(1))  # so that what is held is written
+    return length  # type: ignore[return-value]  # the kernel's integers
+
+
+@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _fold(block: NDArray[Any], last: Any, steps: NDArray[Any], folded: NDArray[Any]) -> tuple[np.uint64, np.uint64]:
+    """Make differences, modulo the width of a pixel, to numbers without sign; return their sum, and all their bits.
+
+    Signs alternate, so that small differences are small numbers.
+    """
+    steps[0] = block[0] - last
+    for k in range(1, block.size):
+        steps[k] = block[k] - block[k - 1]
+    total, any_bits = np.uint64(0), np.uint64(0)
+    for k in range(block.size):
+        folded[k] = (steps[k] << 1) ^ (steps[k] >> 63)
+        total += np.uint64(folded[k])
+        any_bits |= np.uint64(folded[k])
+    return total, any_bits
 
 
 @njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
 def _pack(
-    folded: NDArray[np.uint64], count: int, split: int, held: np.uint64, fill: int, out: NDArray[np.uint8], place: int
-) -> tuple[np.uint64, int, int]:
-    """Write a block: each number as so many zeros as its high bits say, a one, and its low bits."""
-    low = np.uint64((1 << split) - 1)
-    one = np.uint64(1) << np.uint64(split)
-    for k in range(count):
-        high: int = np.int64(folded[k] >> np.uint64(split))  # type: ignore[assignment]  # the kernel's integers
-        while high + split >= 32:  # a long run of zeros
-            step = 31 if high > 31 else high
-            held, fill, place = _spill(held << np.uint64(step), fill + step, out, place)
-            high -= step
-        bits = high + 1 + split
-        held, fill, place = _spill((held << np.uint64(bits)) | one | (folded[k] & low), fill + bits, out, place)
+    folded: NDArray[Any],
+    split: np.uint64,
+    held: np.uint64,
+    fill: np.uint64,
+    words: NDArray[np.uint32],
+    place: np.uint64,
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Write a block: each number as so many zeros as its high bits say, a one, its low bits; together 32 at most."""
+    one = np.uint64(1) << split
+    low, fixed = one - np.uint64(1), np.uint64(1) + split
+    for number in folded:
+        value = np.uint64(number)
+        held, fill, place = _put(held, fill, words, place, one | (value & low), (value >> split) + fixed)
+    return held, fill, place
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _pack_long(
+    folded: NDArray[Any],
+    split: np.uint64,
+    held: np.uint64,
+    fill: np.uint64,
+    words: NDArray[np.uint32],
+    place: np.uint64,
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Write a block in which a number may have a long run of zeros."""
+    one = np.uint64(1) << split
+    low, fixed = one - np.uint64(1), np.uint64(1) + split
+    for number in folded:
+        value = np.uint64(number)
+        zeros = value >> split
+        while zeros + fixed > np.uint64(32):
+            step = min(zeros, np.uint64(31))
+            held, fill, place = _put(held, fill, words, place, np.uint64(0), step)
+            zeros -= step
+        held, fill, place = _put(held, fill, words, place, one | (value & low), zeros + fixed)
     return held, fill, place
