@@ -174,11 +174,20 @@ def _claim(
         return ArchiveSummary(
             exposure=plan.exposure, content=plan.content, outcome=ArchiveOutcome.FAILED, error=record.reason
         )
+    if _is_dead(record.owner):  # nobody need wait until its lease is over
+        ledger.revoke_archives(owners=[record.owner], reason="its holder died")
     lease = ledger.claim_archive(plan.exposure, plan.content, owner=owner, lease_s=observatory.archive.lease_s)
     if lease is None:
         _log.info("the archive of %s is left to %s", plan.exposure, record.owner)
         return ArchiveSummary(exposure=plan.exposure, content=plan.content, outcome=ArchiveOutcome.ELSEWHERE)
     return lease
+
+
+def _is_dead(owner: str) -> bool:
+    try:
+        return bool(owner) and Owner.parse(owner).is_dead
+    except Misconfigured:
+        return False  # of another form: its lease ends by itself
 
 
 @contextlib.contextmanager
@@ -206,8 +215,9 @@ def _kept(lease: ArchiveLease, ledger: Ledger, *, lease_s: float) -> Iterator[No
 
 
 def _parts(plan: ArchivePlan) -> list[Path]:
-    """Return the half-written files of a cube and its manifest."""
-    return sorted(plan.path.parent.glob(f"{glob.escape(plan.path.name)}*.part"))
+    """Return the half-written files of a cube and its manifest, and fragments of what is compressed."""
+    name = glob.escape(plan.path.name)
+    return [path for pattern in (f"{name}*.part", f"f*.{name}*.part") for path in plan.path.parent.glob(pattern)]
 
 
 class _Writer:
@@ -235,6 +245,7 @@ class _Writer:
         """Record a cube that was published by a process which died before it could commit."""
         _log.info("%s was finished before and is taken over as it is", self._plan.path)
         self._commit(found, lambda: None)
+        self._sweep()
         return ArchiveSummary(
             exposure=self._plan.exposure,
             content=self._plan.content,

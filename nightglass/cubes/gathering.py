@@ -224,4 +224,5 @@ def _tasks(
         # the token stays at the end, so that whoever removes stale parts knows whose this was
         fragment = part.with_name(f"f{len(fragments)}.{part.name}")
         fragments.append(fragment)
+        fragment.touch()
         yield SqueezeTask(fragment, members, image.format, method, start * each, limits)

@@ -130,7 +130,7 @@ class Squeezed:
 
 
 def squeeze_planes(task: SqueezeTask) -> Squeezed:
-    """Compress planes into a fragment.
+    """Compress planes into a fragment, which is there already.
 
     Raises
     ------
@@ -138,7 +138,9 @@ def squeeze_planes(task: SqueezeTask) -> Squeezed:
         If the fragment cannot be written.
     """
     try:
-        with task.fragment.open("wb", buffering=0) as stream:
+        # not created here: a worker whose archiver died must not leave a fragment behind the next one's sweep
+        with task.fragment.open("r+b", buffering=0) as stream:
+            stream.truncate()
             results = tuple(_squeeze_all(task, lambda heap: _write_all(stream, heap)))
     except OSError as error:
         raise _cannot_write(task.fragment, error) from error

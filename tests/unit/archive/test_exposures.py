@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nightglass.archive import ArchiveOutcome, Redo
+from nightglass.archive import ArchiveOutcome, Redo, plan_archive
 from nightglass.cubes.records import CubeRequest, CubeSummary
 from nightglass.errors import LeaseLost, Misconfigured, Rejected, Retryable, Waiting
 from nightglass.ledger import ArchiveRecord, ArchiveState
 from nightglass.model import Content
-from tests.unit.archive.material import NIGHT, Site, joined
+from nightglass.watch.owners import Owner
+from tests.unit.archive.material import CAMERA, NIGHT, Site, joined
 
 
 def record(site: Site, number: str, content: Content = Content.RAW) -> ArchiveRecord:
@@ -198,7 +201,8 @@ def test_what_a_killed_writer_left_is_swept_away(site: Site) -> None:
     site.add("a.fits", "one", number="7")
     site.cube("7").parent.mkdir(parents=True)
     other = site.cube("7").with_name("guide-00000007-reduced.fits.aa.part")
-    for path in (site.cube("7", ".fits.0123.part"), site.cube("7", ".fits.0123.part.w1x00.part"), other):
+    half = site.cube("7", ".fits.0123.part"), site.cube("7", ".fits.0123.part.w1x00.part")
+    for path in (*half, half[1].with_name(f"f12.{half[1].name}"), other):
         path.write_text("half")
     site.archive("7")
     assert parts(site) == [other], "of another cube"
@@ -223,6 +227,21 @@ def test_two_archivers_of_one_exposure(site: Site) -> None:
     go_on.set()
     thread.join()
     assert first[0].outcome is ArchiveOutcome.ARCHIVED
+
+
+def test_what_a_dead_archiver_held_is_free_at_once(site: Site) -> None:
+    site.add("a.fits", "one", number="7")
+    site.add("b.fits", "two", number="8")
+    with subprocess.Popen(["true"]) as gone:
+        dead = replace(Owner.here("archive"), pid=gone.pid)
+    for number, owner in (("7", dead), ("8", "somebody on another host")):
+        exposure = f"lynx/{NIGHT}/{number}"
+        plan = plan_archive(exposure, ledger=site.ledger, observatory=site.observatory, camera=CAMERA)
+        wanted = {"night": NIGHT, "camera": CAMERA.name, "wanted": plan.wanted}
+        site.ledger.request_archive(exposure, Content.RAW, **wanted)
+        assert site.ledger.claim_archive(exposure, Content.RAW, owner=str(owner), lease_s=60)
+    assert site.archive("7").outcome is ArchiveOutcome.ARCHIVED
+    assert site.archive("8").outcome is ArchiveOutcome.ELSEWHERE
 
 
 def test_one_that_was_overtaken_publishes_nothing(site: Site) -> None:
