@@ -137,6 +137,7 @@ class Bench:
             "nightglass, 2 workers": self.ours(frames, self.two),
             "nightglass, 1 worker": self.ours(frames, self.one),
             "astropy": lambda out: by_astropy(frames, out),
+            "astropy, unscaled": lambda out: by_astropy_unscaled(frames, out),
         }
         peers = ["astropy"]
         if installed("fitsio"):
@@ -207,19 +208,25 @@ class Bench:
         shutil.rmtree(frames[0].parent)
 
     def memory(self) -> None:
-        """Peak of the summed PSS of all our processes, above the idle cluster."""
+        """Peak of the summed PSS of all our processes, above a new cluster that has imported all."""
         table = Table("cube", "GiB of pixels", "MiB above the idle cluster", "to reach", title="Memory")
+        tiny = write_frames(self.scratch / "tiny", 4, 64)
         for count in (64, 512):
             frames = write_frames(self.scratch / "large", count, 2048)
             for name, compression in (("plain", None), ("Rice", Compression())):
-                request = self.ours(frames, self.two, compression=compression, durable=True, verify=True)
-                with peak_memory() as peak:
-                    request(self.scratch / "cube.fits")
+                # a new cluster each time: what one cube left in its arenas would hide what the next one takes
+                with connect(Cluster(workers=2), layout=Layout(root=self.scratch / "fresh")) as pool:
+                    for _ in range(3):
+                        self.ours(tiny, pool, compression=compression)(self.scratch / "cube.fits")
+                    request = self.ours(frames, pool, compression=compression, durable=True, verify=True)
+                    with peak_memory() as peak:
+                        request(self.scratch / "cube.fits")
                 (self.scratch / "cube.fits").unlink()
                 good = "[green]yes[/]" if peak[0] < 150 else "[red]no[/]"
                 size = count * 2048 * 2048 * 2 / 2**30
                 table.add_row(name, f"{size:.1f}", f"{peak[0]:.0f}", f"less than 150: {good}")
             shutil.rmtree(frames[0].parent)
+        shutil.rmtree(tiny[0].parent)
         Console().print(table)
 
     def ours(
@@ -310,10 +317,19 @@ def installed(name: str) -> bool:
 
 
 def by_astropy(frames: Sequence[Path], out: Path) -> float:
-    """Read the frames as they are stored, and write their stack with its DATASUM: no scaling, for the best time."""
+    """Read the frames, and write their stack with its DATASUM."""
+    started = time.perf_counter()
+    hdu = fits.ImageHDU(np.stack([fits.getdata(path) for path in frames]), name="SCIENCE0")
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(out, checksum=True)
+    return time.perf_counter() - started
+
+
+def by_astropy_unscaled(frames: Sequence[Path], out: Path) -> float:
+    """The same by somebody who knows it well: numbers as they are stored, and the cards that scale them."""
     started = time.perf_counter()
     planes = [fits.getdata(path, do_not_scale_image_data=True) for path in frames]
-    hdu = fits.ImageHDU(np.stack(planes), name="SCIENCE0")
+    hdu = fits.ImageHDU(np.stack(planes), name="SCIENCE0", do_not_scale_image_data=True)
+    hdu.header["BZERO"] = 32768
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(out, checksum=True)
     return time.perf_counter() - started
 
