@@ -31,6 +31,8 @@ _BITE = 100
 """Sightings in one transaction: enough for a burst of thousands, few enough to keep the ledger free for others."""
 _BITES = 10
 """In one call, so that a burst does not keep the watch from its other work."""
+_OUTCOMES = 10
+"""Of checks, in one call: while a burst is checked, what is complete goes on to the workers."""
 
 _Outcome = ExposureRef | NightglassError
 
@@ -83,14 +85,14 @@ class Intake:
         self._wake()
 
     def work(self) -> None:
-        """Record what came in since the last call.
+        """Record what came in since the last call, or some of it: see `busy`.
 
         Raises
         ------
         Retryable
             If the ledger is busy; nothing is lost.
         """
-        while self._checked:
+        for _ in range(min(len(self._checked), _OUTCOMES)):
             checked = self._checked.popleft()
             try:
                 self._conclude(*checked)

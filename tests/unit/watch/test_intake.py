@@ -97,6 +97,19 @@ def test_what_a_locked_ledger_refuses_is_kept_and_recorded_later(door: Door) -> 
     assert door.states() == {"a.fits": State.COMPLETE}
 
 
+def test_a_burst_goes_on_piece_by_piece(door: Door) -> None:
+    for number in range(1, 31):
+        door.put(f"{number}.fits", number=number)
+    door.intake.work()
+    steps = []
+    while len(door.intake):
+        before = len(door.complete)
+        door.intake.work()
+        steps.append(len(door.complete) - before)
+    assert sum(steps) == 30
+    assert max(steps) <= 10
+
+
 def test_a_file_that_cannot_be_recorded_is_left_out_and_the_others_are_not(door: Door) -> None:
     good = [door.put(f"{number}.fits", number=number) for number in (1, 2)]
     odd = Sighting(path=good[0], size=2**80, mtime_ns=1, inode=1, seen_at=datetime.now(UTC))
