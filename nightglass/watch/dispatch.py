@@ -19,6 +19,8 @@ __all__ = ["Dispatch", "ReadyItem"]
 
 _AGED_SHARE = 4
 """Every so many batches one may go to the longest waiting."""
+_CRUMBS = 3
+"""Fewer than so many groups are not left over by a batch: each would cost a flow run, one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +225,11 @@ class Dispatch:
 
     def _batch_size(self, lane: _Lane, batch_limit: int | None) -> int:
         limit = self._batch_limit if batch_limit is None else batch_limit
-        return max(1, min(limit, math.ceil(self._takable(lane) / self._slots)))
+        there = self._takable(lane)
+        share = math.ceil(there / self._slots)
+        if share > 1 and there - share < _CRUMBS:
+            share = there
+        return max(1, min(limit, share))
 
     def _takable(self, lane: _Lane) -> int:
         return lane.calibrating if self._held else len(lane)

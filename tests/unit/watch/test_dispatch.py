@@ -55,9 +55,17 @@ def test_batches_grow_with_the_backlog_up_to_the_limit_and_never_mix_nights() ->
         assert len({(each.camera, each.night) for each in batch}) == 1
         sizes.append(len(batch))
     assert sizes[0] == 16
-    assert sizes[-3:] == [1, 1, 1]
+    assert sizes[-2:] == [5, 1]
     assert sum(sizes) == 101
     assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
+
+
+def test_a_few_for_as_many_slots_go_alone_and_a_few_more_go_together() -> None:
+    for count, sizes in ((1, [1]), (2, [1, 1]), (3, [3]), (5, [5]), (6, [3, 3]), (7, [4, 3])):
+        queue = Dispatch(batch_limit=16, slots=2)
+        for number in range(count):
+            queue.add(item(f"a{number}", started=number))
+        assert [len(batch) for batch in iter(lambda: queue.take(0.0), ())] == sizes  # noqa: B023 - consumed at once
 
 
 def test_a_held_queue_gives_only_calibrations() -> None:

@@ -62,14 +62,14 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 
 def test_the_ledger_frees_the_slot_before_the_report_comes(stand: Stand) -> None:
-    stand.stock(1, 2, 3, 4)
+    stand.stock(*range(1, 15))
     stand.turn(0)
-    assert [len(job.groups) for job in stand.main.jobs] == [2, 1]
+    assert [len(job.groups) for job in stand.main.jobs] == [7, 4]
     first = stand.main.jobs[0]
     commit(stand.ledger, first)
     stand.turn(0.5)
     assert len(stand.main.jobs) == 3
-    assert [entry.state for entry in stand.over] == [State.REDUCED] * 2
+    assert [entry.state for entry in stand.over] == [State.REDUCED] * 7
     stand.main.say(first, JobPhase.ENDED)
     stand.turn(0.6)
     assert len(stand.launcher.flights) == 2
@@ -138,10 +138,10 @@ def test_bad_health_opens_the_breaker_but_lets_begun_work_finish(stand: Stand) -
 
 
 def test_only_the_groups_of_a_batch_that_have_not_begun_are_taken_back(stand: Stand) -> None:
-    stand.stock(*range(1, 7))
+    stand.stock(*range(1, 8))
     stand.turn(0)
     batch = stand.main.jobs[0]
-    assert len(batch.groups) == 3
+    assert len(batch.groups) == 4
     begun, *idle = (group.group_id for group in batch.groups)
     stand.main.say(batch, JobPhase.WORKING)
     stand.main.say(batch, JobPhase.WORKING, group_id=begun)
