@@ -169,6 +169,18 @@ class Flights:
             for flight in self._flights.values()
         )
 
+    @property
+    def in_batches(self) -> bool:
+        """Whether every slot is taken by a batch of which several groups are left: no one report can free a slot."""
+        taken = [
+            flight for flight in self._flights.values() if flight.job.kind is JobKind.GROUP and flight.done_at is None
+        ]
+        return (
+            bool(taken)
+            and len(taken) >= min(flight.terms.capacity for flight in taken)
+            and all(len(flight.pending) > 1 for flight in taken)
+        )
+
     def has(self, kind: JobKind, camera: str, night: object) -> bool:
         """Return whether a job of that kind for a night of a camera is in the air."""
         return any(

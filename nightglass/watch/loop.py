@@ -41,6 +41,8 @@ _LONGEST_WAIT_S = 1.0
 _OVERDUE_S = 0.25
 """Between two looks at something that is due but cannot be started yet."""
 _REST_S = 0.2
+_BREATH_S = 0.1
+"""Between two turns while batches take every slot: each group reports twice, and nothing can be given out anyway."""
 
 
 class WatchPhase(enum.StrEnum):
@@ -198,6 +200,8 @@ class Watch:
         if self._pause:  # what was refused is still there: without a rest this would spin
             self._pause = False
             time.sleep(_REST_S)
+        elif self._parts.launcher.flights.in_batches and not self._parts.intake.busy:
+            time.sleep(_BREATH_S)
         parts, now = self._parts, time.monotonic()
         due = min(
             self._timers.next_due(),

@@ -14,6 +14,7 @@ from nightglass.reduction import GroupJob
 from nightglass.watch.executor import Terms
 from nightglass.watch.flights import Flights, Trouble
 from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
+from nightglass.watch.work import Workbench
 from tests.unit.watch.puppet import NIGHT, open_bench, stock
 
 TERMS = Terms(capacity=2, start_s=3, silence_s=2, visible=True)
@@ -35,6 +36,26 @@ def dither(tmp_path: Path) -> Job:
         )
     return Job(
         job_id="j", kind=JobKind.GROUP, key="dither-1", camera="lynx", night=NIGHT, deadline_s=30, groups=(group,)
+    )
+
+
+def batch(bench: Workbench, job_id: str, *numbers: int) -> Job:
+    """Return a job of groups of one exposure each."""
+    groups = []
+    for number in numbers:
+        exposure = stock(bench.ledger, number)
+        groups.append(
+            GroupJob(
+                job_id=job_id,
+                group_id=exposure,
+                camera="lynx",
+                refs=bench.ledger.refs([exposure]),
+                leases=bench.ledger.claim([exposure], owner="x", lease_s=60),
+                lists=("realtime",),
+            )
+        )
+    return Job(
+        job_id=job_id, kind=JobKind.GROUP, key="k", camera="lynx", night=NIGHT, deadline_s=30, groups=tuple(groups)
     )
 
 
@@ -63,6 +84,21 @@ def test_a_stack_keeps_the_slot_after_the_leases_are_over(dither: Job) -> None:
     flights.hear(JobReport(job_id="j", phase=JobPhase.DONE, group_id="dither-1"), 20)
     assert flights.busy(dark=False) == 0
     assert [verdict.trouble for verdict in flights.verdicts(23)] == [Trouble.SILENT]
+
+
+def test_slots_are_in_batches_while_each_has_several_groups_left(tmp_path: Path) -> None:
+    flights = Flights()
+    with open_bench(tmp_path) as bench:
+        three, two = batch(bench, "three", 1, 2, 3), batch(bench, "two", 4, 5)
+    assert not flights.in_batches
+    flights.launch(three, terms=TERMS, dark=False, now=0)
+    assert not flights.in_batches  # a slot is free
+    flights.launch(two, terms=TERMS, dark=False, now=0)
+    assert flights.in_batches
+    flights.settle("three", [three.groups[0].group_id], 1)
+    assert flights.in_batches
+    flights.settle("two", [two.groups[1].group_id], 1)
+    assert not flights.in_batches
 
 
 def test_progress_moves_the_deadline(dither: Job) -> None:
