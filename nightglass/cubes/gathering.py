@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nightglass.config import Limits
+from nightglass.cubes.checking import check_tiles
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.joining import PlaneTiles
 from nightglass.cubes.moving import Fault
@@ -94,6 +95,7 @@ def collect_tiles(
     gathers = plan.request.mode == "gather"
     reason = why_not_joined(plan.survey, image)
     if reason is None and not gathers:
+        check_tiles(plan.survey, image, pool)
         found = _found_tiles(plan.survey, image)
         on_done(image.plane_size * len(image.planes))
         return found

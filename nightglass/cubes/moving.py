@@ -10,7 +10,9 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from nightglass.config import Limits
 from nightglass.cubes.comparing import sum_range
@@ -28,6 +30,7 @@ __all__ = [
     "MoveTask",
     "MovedRun",
     "Run",
+    "check_datasum",
     "check_unchanged",
     "fetch_planes",
     "move_planes",
@@ -282,7 +285,7 @@ def _copied(move: Move, outlet: _Outlet) -> Iterator[int]:
             _check_stamp(move.file.stamp, descriptor)
         finally:
             os.close(descriptor)
-    _check_datasum(move, total)
+    _compare_sums(path, move.source, total)
 
 
 def _made(move: Move, outlet: _Outlet, reader: PlaneReader) -> Iterator[int]:
@@ -290,21 +293,36 @@ def _made(move: Move, outlet: _Outlet, reader: PlaneReader) -> Iterator[int]:
     source, stamp = move.source, move.file.stamp
     check_unchanged(stamp)
     stored = reader.read(move.file, source)
-    if source.datasum is not None:
-        tiles = source.encoding is Encoding.TILES  # whose sum is that of the table and its heap
-        _check_datasum(
-            move, sum_range(stamp.path, source.offset, source.size) if tiles else sum_block(as_bytes(stored))
-        )
+    check_datasum(stamp.path, source, stored)
     check_unchanged(stamp)
     outlet.put(as_bytes(convert_pixels(stored, source.format, move.target)).data)
     yield move.size
 
 
-def _check_datasum(move: Move, total: int) -> None:
-    expected = move.source.datasum
-    if expected is not None and expected % _ZERO != total % _ZERO:
-        path = move.file.stamp.path
-        message = f"{path}: DATASUM of HDU {move.source.hdu} is {expected}, its bytes give {total}"
+def check_datasum(path: Path, plane: Plane, stored: NDArray[Any] | None) -> None:
+    """Compare the DATASUM of the HDU that is this plane with its bytes; without that card there is nothing to compare.
+
+    Parameters
+    ----------
+    stored : array or None
+        Numbers of the plane as they are stored; not needed for tiles, whose sum is that of the table and its heap.
+
+    Raises
+    ------
+    Rejected
+        If it is another.
+    """
+    if plane.datasum is None:
+        return
+    if stored is None or plane.encoding is Encoding.TILES:
+        _compare_sums(path, plane, sum_range(path, plane.offset, plane.size))
+    else:
+        _compare_sums(path, plane, sum_block(as_bytes(stored)))
+
+
+def _compare_sums(path: Path, plane: Plane, total: int) -> None:
+    if plane.datasum is not None and plane.datasum % _ZERO != total % _ZERO:
+        message = f"{path}: DATASUM of HDU {plane.hdu} is {plane.datasum}, its bytes give {total}"
         raise Rejected(message, remedy="transfer the file again")
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nightglass.config import Limits
 from nightglass.cubes.converting import PlaneReader, convert_pixels
 from nightglass.cubes.joining import PlaneTiles
-from nightglass.cubes.moving import Fault, check_unchanged
+from nightglass.cubes.moving import Fault, check_datasum, check_unchanged
 from nightglass.cubes.records import Compression, FrameFile, PixelFormat, Plane, Stamp
 from nightglass.cubes.rice import BLOCK_PIXELS, rice_encode
 from nightglass.errors import NightglassError, Retryable
@@ -177,7 +177,9 @@ def _squeeze_all(task: SqueezeTask, write: Callable[[bytes], None]) -> Iterator[
         for index, file, plane in task.members:
             try:
                 check_unchanged(file.stamp)
-                pixels = convert_pixels(reader.read(file, plane), plane.format, task.target)
+                stored = reader.read(file, plane)
+                check_datasum(file.stamp.path, plane, stored)
+                pixels = convert_pixels(stored, plane.format, task.target)
             except NightglassError as error:
                 yield Fault(index, file.stamp.path, str(error))
                 continue
