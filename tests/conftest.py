@@ -1,8 +1,9 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and how tests are shared out to two processes."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,37 @@ from hypothesis import settings
 # the same examples in every run: whoever hunts for new ones runs with --hypothesis-profile=default
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+_MEASURED = re.compile(r"(?<!not )\b(?:drill|bench)\b")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run directories in two processes, however many cores there are: many tests start processes of their own.
+
+    Files that somebody names are run in this process, where a debugger and ``print`` work; so are drills and
+    benchmarks, which need the machine for themselves.
+    """
+    named = any(".py" in argument for argument in config.args)
+    return 0 if named or _MEASURED.search(config.option.markexpr) else 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all that need the Prefect server; what lasts long begins first."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        group = "server" if item.get_closest_marker("server") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+        files.setdefault(item.path, []).append(item)
+    items[:] = [item for file in sorted(files.values(), key=_rank) for item in file]
+
+
+def _rank(file: list[pytest.Item]) -> int:
+    lasting = ("server", "slow", "cluster")
+    return min(
+        (lasting.index(mark.name) for item in file for mark in item.iter_markers() if mark.name in lasting),
+        default=len(lasting),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,22 @@ def write_frame(path: Path, images: Sequence[NDArray[Any]] | NDArray[Any], *, ch
     return path
 
 
+def frames_in(directory: Path, count: int = 6, shape: tuple[int, int] = (40, 50), kind: str = "u2") -> list[Path]:
+    """Write exposures, one a second, into a directory."""
+    directory.mkdir(exist_ok=True)
+    paths = []
+    for index in range(count):
+        header = fits.Header([("FRAME", index), ("EXPTIME", 5.0), ("DATE-OBS", f"2026-08-21T20:00:{index:02d}")])
+        paths.append(directory / f"{index:03d}.fits")
+        fits.PrimaryHDU(pixels_of(kind, shape, index), header).writeto(paths[-1], checksum=True)
+    return paths
+
+
+def left_in(directory: Path) -> list[str]:
+    """Return the names of all that is in a directory."""
+    return sorted(path.name for path in directory.iterdir())
+
+
 def survey_of(paths: Iterable[Path]) -> Survey:
     """Survey frames in the order of their names."""
     return survey_frames(request_of(paths), Limits())

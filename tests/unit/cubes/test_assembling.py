@@ -6,11 +6,8 @@ import contextlib
 import fcntl
 import os
 import random
-import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,29 +17,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from nightglass import cluster
-from nightglass.config import Cluster
 from nightglass.cubes import Compression, CubeRequest, assemble_cube, verify_cube, working
 from nightglass.errors import Misconfigured, Rejected, Retryable
-from nightglass.layout import Layout
 from nightglass.pool import SerialPool
-from tests.unit.cubes.oracles import assert_planes, assert_sound, pixels_of, request_of, write_frame
+from tests.unit.cubes.oracles import assert_planes, assert_sound, frames_in, left_in, pixels_of, request_of, write_frame
 
 COMPRESSIONS = pytest.mark.parametrize("compression", [None, Compression()], ids=["plain", "rice"])
-
-
-def frames_in(directory: Path, count: int = 6, shape: tuple[int, int] = (40, 50), kind: str = "u2") -> list[Path]:
-    directory.mkdir(exist_ok=True)
-    paths = []
-    for index in range(count):
-        header = fits.Header([("FRAME", index), ("EXPTIME", 5.0), ("DATE-OBS", f"2026-08-21T20:00:{index:02d}")])
-        paths.append(directory / f"{index:03d}.fits")
-        fits.PrimaryHDU(pixels_of(kind, shape, index), header).writeto(paths[-1], checksum=True)
-    return paths
-
-
-def left_in(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
 
 
 @pytest.fixture
@@ -276,26 +256,6 @@ def test_what_runs_is_left_to_end_after_a_failure():
     assert [future.cancelled() for future in futures] == [False, False]
 
 
-@pytest.mark.cluster
-@COMPRESSIONS
-def test_killed_workers_of_a_cluster(tmp_path, compression):
-    paths = frames_in(tmp_path / "frames", 24, (1500, 1501))  # 103 MiB: more than is done here
-    out = tmp_path / "cube.fits"
-    with cluster.start(Cluster(workers=2, memory_mib=1024), layout=Layout(tmp_path / "root")) as pool:
-        victims = [worker.pid for worker in pool.workers()]
-
-        def kill(done: int, whole: int) -> None:
-            if victims:
-                os.kill(victims.pop(), signal.SIGKILL)
-
-        summary = assemble_cube(request_of(paths, out=out, compression=compression), pool=pool, progress=kill)
-    assert not victims
-    assert summary.frames == 24
-    assert_sound(out)
-    assert_planes(out, "SCIENCE0", [pixels_of("u2", (1500, 1501), index) for index in range(24)])
-    assert left_in(tmp_path) == ["cube.fits", "frames", "root"]
-
-
 @contextlib.contextmanager
 def small_disk(directory: Path, size: int) -> Iterator[Path]:
     """Mount a small file system in memory; skip where that is not allowed."""
@@ -367,44 +327,3 @@ class TestStaleParts:
             fcntl.flock(stream, fcntl.LOCK_EX)
             assemble_cube(request_of(paths, out=out), pool=SerialPool())
             assert part.exists()
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from nightglass.cubes import Compression, CubeRequest, assemble_cube
-from nightglass.pool import SerialPool
-compression = Compression() if sys.argv[3] == "rice" else None
-request = CubeRequest(
-    paths=tuple(Path(sys.argv[1]).iterdir()), out=Path(sys.argv[2]), compression=compression, overwrite=True
-)
-assemble_cube(request, pool=SerialPool())
-print("ready", flush=True)
-while True:
-    request.out.unlink()
-    assemble_cube(request, pool=SerialPool())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("compression", ["plain", "rice"])
-def test_killed_at_any_moment(tmp_path, compression):
-    paths = frames_in(tmp_path / "frames", 24, (300, 301))
-    out = tmp_path / "archive" / "cube.fits"
-    chance = random.Random(5)
-    found = 0
-    for _ in range(6):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "frames"), str(out), compression]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(chance.uniform(0, 0.3))
-            process.send_signal(signal.SIGKILL)
-        if out.exists():
-            found += 1
-            assert_sound(out)
-            assert verify_cube(out, paths).ok
-    request = request_of(paths, out=out, overwrite=True, compression=Compression() if compression == "rice" else None)
-    assert assemble_cube(request, pool=SerialPool()).frames == 24
-    assert left_in(out.parent) == ["cube.fits"]
-    assert verify_cube(out, paths).ok
