@@ -12,7 +12,7 @@ import psutil
 from nightglass.watch.heartbeat import read_heartbeats
 from tests.drill.harness import Observatory, wait_for
 
-__all__ = ["cpu_by_role", "cpu_of", "describe", "spent", "wait_until_quiet"]
+__all__ = ["cpu_by_role", "cpu_of", "describe", "machine_cpu", "spent", "wait_until_quiet"]
 
 _QUIET_SHARE = 0.3
 """Of one core, over all processes of an observatory that has started and has nothing to do."""
@@ -42,6 +42,12 @@ def cpu_of(process: psutil.Process) -> float:
     """Return the seconds of processor time that a process has taken, without its children."""
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def machine_cpu() -> float:
+    """Return the seconds of processor time that all processes of this machine have taken, over all cores."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def spent(before: Spent, after: Spent) -> Counter[str]:

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from benchmarks.accounting import machine_cpu
 from nightglass.config import Observatory, load_camera
 from nightglass.fitsio import publish
 from nightglass.model import ExposureRef, Kind, MasterRef
@@ -47,20 +48,22 @@ def reduce_plainly(spec: ReductionSpec) -> float:
     return time.perf_counter() - started
 
 
-def plain_loop(specs: Sequence[ReductionSpec], *, workers: int) -> tuple[float, float]:
-    """Reduce exposures in a pool of processes that are up and warm; return seconds on the wall and of processor time.
+def plain_loop(specs: Sequence[ReductionSpec], *, workers: int) -> tuple[float, float, float]:
+    """Reduce exposures in a pool of processes that are up and warm.
 
-    The workers are set up as ours are. The processor time is that of the workers: this process only waits.
+    The workers are set up as ours are. Returned are seconds on the wall, of processor time of the workers (this process
+    only waits), and of processor time that the rest of the machine took meanwhile.
     """
     context = get_context("spawn")
     barrier = context.Barrier(workers)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_up, initargs=(barrier,)) as pool:
         list(pool.map(_reduce_together, specs[:workers]))  # each worker has read the masters
         before = sum(pool.map(_cpu_together, range(workers)))
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), machine_cpu()
         list(pool.map(reduce_plainly, specs))
-        wall = time.perf_counter() - started
-        return wall, sum(pool.map(_cpu_together, range(workers))) - before
+        wall, busy = time.perf_counter() - started, machine_cpu() - busy
+        cpu = sum(pool.map(_cpu_together, range(workers))) - before
+        return wall, cpu, busy - cpu
 
 
 _barriers: list[Barrier] = []
