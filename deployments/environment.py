@@ -35,6 +35,13 @@ _CLIENT = {
     "PREFECT_CLIENT_MAX_RETRIES": "2",
 }
 
+_SELDOM = {
+    # what these services look after is rare here, and nothing waits for it; each look costs the night some pixels
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
+}
+
 _LOOPBACK = "127.0.0.1,localhost"
 
 
@@ -87,7 +94,7 @@ def server_environment(
     """
     inherited = dict(os.environ if environment is None else environment)
     kept = {name: value for name, value in inherited.items() if not name.startswith("PREFECT_")}
-    return kept | _QUIET | {
+    return kept | _QUIET | _SELDOM | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://{host}:{port}/api",
         "PREFECT_SERVER_UI_API_URL": f"http://{host}:{port}/api",

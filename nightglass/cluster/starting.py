@@ -45,12 +45,14 @@ _SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.memory.monitor-interval": "500ms",
     # watching itself is for Dask's dashboard, which nobody sees here, and takes time from the pixels: each worker
     # would look at its own stack 100 times a second and at its event loop 50 times
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.system-monitor.disk": False,
+    "distributed.client.scheduler-info-interval": "10s",
     "distributed.scheduler.active-memory-manager.start": False,
 }
 _CONNECT_S = 20.0
