@@ -119,6 +119,7 @@ def test_higher_priorities_overtake_what_waits(dask_pool: Pool) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_poison_exposure_is_named_and_harms_no_other(dask_pool: Pool) -> None:
     poison = dask_pool.submit(die, key="lynx/20260821/13")
     others = [dask_pool.submit(time.sleep, 0.1, key=f"lynx/20260821/{number}") for number in range(20, 26)]
@@ -149,6 +150,7 @@ def test_a_second_process_finds_the_published_cluster(dask_pool: Pool, layout: L
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_dead_address_is_not_believed(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     with pytest.raises(Retryable, match="no Dask scheduler answers"):
@@ -184,7 +186,7 @@ from nightglass.config import Cluster
 from nightglass.layout import Layout
 if __name__ == "__main__":
     pool = cluster.start(Cluster(workers=1, memory_mib=512), layout=Layout(Path(sys.argv[1])))
-    future = pool.submit(time.sleep, 2.0)
+    future = pool.submit(time.sleep, 1.0)
     sys.stdout.write("ready\\n"); sys.stdout.flush()
     try:
         time.sleep(60)
@@ -196,6 +198,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="SIGINT is ignored here, as by nohup")
 def test_ctrl_c_reaches_the_owner_and_spares_its_workers(tmp_path: Path) -> None:
     script = tmp_path / "owner.py"
@@ -215,6 +218,7 @@ def test_ctrl_c_reaches_the_owner_and_spares_its_workers(tmp_path: Path) -> None
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_workers_die_with_an_owner_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "owner.py"
     script.write_text(SCRIPT)

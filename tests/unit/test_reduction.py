@@ -445,11 +445,12 @@ def test_what_takes_too_long_is_given_back_and_cleaned_up(site: Site) -> None:
     assert site.state(ref) is State.GROUPED
 
 
+@pytest.mark.slow
 def test_members_that_wait_for_others_keep_their_leases(site: Site) -> None:
-    site.observatory = Observatory.model_validate({"root": site.root / "root", "reduction": {"lease_s": 1.5}})
+    site.observatory = Observatory.model_validate({"root": site.root / "root", "reduction": {"lease_s": 3.0}})
     refs = [*site.refs[Kind.BIAS], *site.refs[Kind.DARK]]
-    with Slow(0.5) as pool:
-        outcome = site.run(site.job(*refs, lease_s=1.5), pool)
+    with Slow(0.6) as pool:
+        outcome = site.run(site.job(*refs, lease_s=3.0), pool)
     assert len(outcome.reduced) == len(refs)
 
 

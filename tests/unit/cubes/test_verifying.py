@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from nightglass import cluster
-from nightglass.config import Cluster
 from nightglass.cubes.extracting import extract_frames
 from nightglass.cubes.records import Survey
 from nightglass.cubes.verifying import Verification, verify_cube
 from nightglass.errors import Rejected, Retryable
-from nightglass.layout import Layout
 from tests.unit.cubes.nights import cube_of, night
 from tests.unit.cubes.oracles import BITPIX, pixels_of, survey_of, write_frame
 
@@ -187,21 +184,6 @@ def test_gzip_and_compressed_frames_are_compared(tmp_path: Path) -> None:
     found = verify_cube(cube, [path, packed, tiles])
     assert found.ok, found.differences
     assert found.planes == 9
-
-
-@pytest.mark.cluster
-@pytest.mark.slow
-def test_workers_verify_and_extract_too(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    paths = [write_frame(tmp_path / "in" / f"{n}.fits", [pixels_of("u2", (90, 70), n)] * 2) for n in range(6)]
-    with cluster.start(Cluster(workers=2, memory_mib=512), layout=Layout(tmp_path / "root")) as pool:
-        cube = cube_of(*paths)
-        assert verify_cube(cube, paths, pool=pool).ok
-        out = extract_frames(cube, tmp_path / "out", pool=pool)
-        assert [path.read_bytes() for path in out] == [path.read_bytes() for path in paths]
-        with fits.open(paths[2], mode="update") as hdus:
-            hdus[1].data[4, 2] += 1
-        assert not verify_cube(cube, paths, pool=pool).ok
 
 
 def test_quantised_floats_may_differ_by_half_a_step(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ class ArchiveMachine(RuleBasedStateMachine):
             held.alive = False
 
 
-TestArchives = pytest.mark.timeout(300)(ArchiveMachine.TestCase)
+TestArchives = pytest.mark.slow(ArchiveMachine.TestCase)
 TestArchives.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

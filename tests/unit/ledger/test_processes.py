@@ -76,6 +76,7 @@ def published(directory: Path) -> Counter[str]:
     return Counter({path.name: len(path.read_text().splitlines()) for path in directory.iterdir()})
 
 
+@pytest.mark.slow
 def test_processes_open_a_new_ledger_at_once(tmp_path: Path, spawn: SpawnContext) -> None:
     url = str(tmp_path / "new.sqlite")
     start = time.time() + 1.5
@@ -87,6 +88,7 @@ def test_processes_open_a_new_ledger_at_once(tmp_path: Path, spawn: SpawnContext
     assert [maker.exitcode for maker in makers] == [0] * 4
 
 
+@pytest.mark.slow
 def test_nothing_is_claimed_or_published_twice(
     stocked: Ledger, ledger_url: str, tmp_path: Path, spawn: SpawnContext
 ) -> None:
@@ -107,6 +109,7 @@ def test_nothing_is_claimed_or_published_twice(
     assert len(claims) == EXPOSURES
 
 
+@pytest.mark.slow
 def test_killed_processes_lose_nothing(stocked: Ledger, ledger_url: str, tmp_path: Path, spawn: SpawnContext) -> None:
     directory = tmp_path / "out"
     directory.mkdir()

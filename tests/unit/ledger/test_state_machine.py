@@ -232,7 +232,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return usual | {State.REDUCED} if verb == "claim_again" else usual
 
 
-TestLedger = pytest.mark.timeout(300)(LedgerMachine.TestCase)
+TestLedger = pytest.mark.slow(LedgerMachine.TestCase)
 TestLedger.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import struct
 import sys
 from datetime import UTC, datetime
@@ -212,7 +211,6 @@ def test_memory_is_used_again() -> None:
         places.add(window.pixels.ctypes.data)
         assert window.pixels.ctypes.data % 64 == 0
         del window
-        gc.collect()
     assert len(places) <= 2
     assert storage.free <= 2 * 2 * len(wire)
 
@@ -248,12 +246,9 @@ def test_storage_lends_what_fits_and_forgets_the_rest() -> None:
     assert storage.free == 0
     view = first[5:9].view(np.float32)
     del first, second
-    gc.collect()
     kept = storage.free
     assert kept == 1064
     del view
-    gc.collect()
     assert storage.free == kept
     storage.lend(5000)
-    gc.collect()
     assert storage.free == 5064

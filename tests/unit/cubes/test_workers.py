@@ -1,4 +1,4 @@
-"""Assemblers and workers that are killed: what is there is whole, and what was lost is done again."""
+"""Cubes by workers of a cluster; assemblers and workers that are killed: what is there is whole."""
 
 from __future__ import annotations
 
@@ -10,13 +10,24 @@ import sys
 import time
 
 import pytest
+from astropy.io import fits
 
 from nightglass import cluster
 from nightglass.config import Cluster
 from nightglass.cubes import Compression, assemble_cube, verify_cube
+from nightglass.cubes.extracting import extract_frames
 from nightglass.layout import Layout
 from nightglass.pool import SerialPool
-from tests.unit.cubes.oracles import assert_planes, assert_sound, frames_in, left_in, pixels_of, request_of
+from tests.unit.cubes.nights import cube_of
+from tests.unit.cubes.oracles import (
+    assert_planes,
+    assert_sound,
+    frames_in,
+    left_in,
+    pixels_of,
+    request_of,
+    write_frame,
+)
 
 SHAPE = (400, 401)
 
@@ -28,6 +39,7 @@ def pool(tmp_path_factory):
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, Compression()], ids=["plain", "rice"])
 def test_killed_workers_of_a_cluster(tmp_path, pool, compression, monkeypatch):
     monkeypatch.setattr("nightglass.cubes.transfer._SMALL_BYTES", 0)  # written by the workers, as a large cube is
@@ -46,6 +58,20 @@ def test_killed_workers_of_a_cluster(tmp_path, pool, compression, monkeypatch):
     assert_sound(out)
     assert_planes(out, "SCIENCE0", [pixels_of("u2", SHAPE, index) for index in range(24)])
     assert left_in(tmp_path) == ["cube.fits", "frames"]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_workers_verify_and_extract_too(tmp_path, pool):
+    (tmp_path / "in").mkdir()
+    paths = [write_frame(tmp_path / "in" / f"{n}.fits", [pixels_of("u2", (90, 70), n)] * 2) for n in range(6)]
+    cube = cube_of(*paths)
+    assert verify_cube(cube, paths, pool=pool).ok
+    out = extract_frames(cube, tmp_path / "out", pool=pool)
+    assert [path.read_bytes() for path in out] == [path.read_bytes() for path in paths]
+    with fits.open(paths[2], mode="update") as hdus:
+        hdus[1].data[4, 2] += 1
+    assert not verify_cube(cube, paths, pool=pool).ok
 
 
 KILLED = """
