@@ -55,6 +55,7 @@ _SETTINGS = {
     "distributed.client.scheduler-info-interval": "10s",
     "distributed.scheduler.active-memory-manager.start": False,
 }
+_NEVER = "365 days"
 _CONNECT_S = 20.0
 _WORKERS_S = 120.0
 
@@ -153,8 +154,12 @@ def _start_cluster(config: Cluster) -> DaskPool:
 
 
 def _local(config: Cluster) -> Any:
+    import dask.config
     import distributed
 
+    # Dask would never replace a worker that, 15 s after it died, is only just coming back from having died again;
+    # set for as long as this process lives, because it is looked up at each death
+    dask.config.set({"distributed.deploy.lost-worker-timeout": _NEVER})
     preload = [_PRELOAD] if importlib.util.find_spec(_PRELOAD) else []
     return distributed.LocalCluster(
         n_workers=config.workers,

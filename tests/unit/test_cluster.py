@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -51,6 +51,13 @@ def environment() -> dict[str, str]:
 def workers_of_this_process() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
     return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +222,19 @@ def test_ctrl_c_reaches_the_owner_and_spares_its_workers(tmp_path: Path) -> None
         assert owner.communicate(timeout=40)[0] == "drained\n"
     assert owner.returncode == 0
     assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_worker_that_dies_again_and_again_comes_back(tmp_path: Path) -> None:
+    with cluster.start(Cluster(workers=1, memory_mib=512), layout=Layout(tmp_path)) as pool:
+        for pause_s in (14.3, 0.0):  # at its second death Dask is about to look whether it is back from the first
+            assert wait_until(lambda: any(worker.pid for worker in pool.workers()), 30)
+            os.kill(pool.workers()[0].pid, signal.SIGKILL)
+            time.sleep(pause_s)
+        time.sleep(2.0)
+        assert wait_until(lambda: bool(pool.workers()), 30), "the worker was given up"
+        assert pool.submit(double, 4).result(30) == 8
 
 
 @pytest.mark.cluster
