@@ -219,7 +219,8 @@ def _raw_member(entry: Entry, record: ArchiveRecord | None) -> Member:
     if (status.st_size, status.st_mtime_ns) != (entry.size, entry.mtime_ns):
         # changed since the ledger saw it: when it sees it again, its content differs from this mark
         content = f"{status.st_size}-{status.st_mtime_ns}"
-    return Member(entry.path, content, status.st_size)
+    # size 0 stands for a file whose frames are in the cube only
+    return Member(entry.path, content, status.st_size, "" if status.st_size else "is empty")
 
 
 def _reduced(entries: Iterable[Entry], ledger: Ledger, record: ArchiveRecord | None) -> tuple[Member, ...]:

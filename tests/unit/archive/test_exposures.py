@@ -139,6 +139,14 @@ def test_what_cannot_be_archived_fails_with_a_reason_and_keeps_its_frames(site: 
     assert site.archive("7").outcome is ArchiveOutcome.ARCHIVED
 
 
+def test_an_empty_file_has_nothing_to_archive_however_often_it_is_asked_for(site: Site) -> None:
+    entry = site.see("empty.fits", "")
+    site.ledger.reject(entry.key, Rejected("it is empty"))
+    for _ in range(2):
+        with pytest.raises(Rejected, match="empty.fits is empty"):
+            site.archive("empty-00000001", redo=Redo.FAILED)
+
+
 def test_a_file_that_was_rejected_unread_has_a_cube_of_its_own(site: Site) -> None:
     entry = site.see("cut.fits", "stump")
     site.ledger.reject(entry.key, Rejected("no header"))
