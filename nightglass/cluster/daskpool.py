@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import secrets
 import signal
 import threading
 import time
@@ -80,6 +81,7 @@ class DaskPool(PoolBase):
         self._lock = threading.RLock()
         self._evictions = threading.Lock()
         self._count = itertools.count()
+        self._tag = secrets.token_hex(4)
         self._waiting: list[_Entry] = []
         self._running: dict[int, _Entry] = {}
         self._known_width = 1
@@ -154,11 +156,18 @@ class DaskPool(PoolBase):
             entry.settle(error=cause)
 
     def _hand_over(self, entry: _Entry) -> None:
-        function, *args = entry.call
+        from distributed.protocol.pickle import dumps
+
         number = entry.rank[1]
-        # the number makes the key unique: Dask would return the old result of a key that it knows
+        # the number and the name of this pool make the key unique: Dask would return the old result of a key that it
+        # knows, from whichever client
         remote = self._client.submit(
-            function, *args, key=f"{entry.name}-{number}", pure=False, priority=-entry.rank[0], retries=0
+            _call,
+            dumps(entry.call),
+            key=f"{entry.name}-{self._tag}-{number}",
+            pure=False,
+            priority=-entry.rank[0],
+            retries=0,
         )
         entry.remote = remote
         self._running[number] = entry
@@ -225,6 +234,14 @@ class DaskPool(PoolBase):
                 self._known_width = max(1, sum(int(worker["nthreads"]) for worker in workers))
             self._width_until = now + _WIDTH_S
         return self._known_width
+
+
+def _call(sealed: bytes) -> Any:
+    """Make a call in a worker. It comes as bytes, or the scheduler would unpack it and pack it anew."""
+    from distributed.protocol.pickle import loads
+
+    function, *args = loads(sealed)
+    return function(*args)
 
 
 def _close_cluster(cluster: Any) -> None:
