@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ _MOST_SHOWN = 12
 _CLIP_SIGMA = 3.0
 _CLIP_ROUNDS = 8
 _SAMPLE = 256
+_UNIT = re.compile(r"BUNIT   = '([^']{1,40})'")
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class _Band:
     blank: float = 0.0
     flat: bool = False
     shape: tuple[int, int] = (0, 0)
+    unit: str = ""
     image: NDArray[np.float32] = field(default_factory=lambda: np.full((1, 1), np.nan, np.float32))
     history: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=300))
 
@@ -115,6 +118,8 @@ class AartfaacMonitor(Monitor[Window]):
         finite = np.isfinite(window.pixels)
         band.blank = 1 - float(finite.mean())
         band.flat = band.rms == 0 or not finite.any()
+        unit = _UNIT.search(window.header)
+        band.unit = unit.group(1).strip() if unit else ""
         band.image = shrink(window.pixels, most=self._pixels)
 
     def update(self) -> Picture:
@@ -171,7 +176,7 @@ def _image(band: _Band) -> Panel:
         extent=(0.5, columns + 0.5, 0.5, rows + 0.5),
         x_label="x [pixel]",
         y_label="y [pixel]",
-        value_label="flux density [as sent]",
+        value_label=f"brightness [{band.unit or 'as sent'}]",
         shown=shown,
         note=f"rms {band.rms:.4g}; {band.quality}",
     )
@@ -180,14 +185,15 @@ def _image(band: _Band) -> Panel:
 def _noise(bands: Sequence[_Band], newest: datetime | None) -> tuple[Panel, ...]:
     if newest is None:
         return ()
+    units = {band.unit for band in bands}
+    unit = units.pop() if len(units) == 1 else ""
     zero = newest.timestamp()
     curves = tuple(
         Series(band.name, tuple(when - zero for when, _ in band.history), tuple(rms for _, rms in band.history))
         for band in bands[:_MOST_SHOWN]
     )
-    return (
-        SeriesPanel(title="Noise", series=curves, x_label="time before the newest image [s]", y_label="rms [as sent]"),
-    )
+    label = f"rms [{unit or 'as sent'}]"
+    return (SeriesPanel(title="Noise", series=curves, x_label="time before the newest image [s]", y_label=label),)
 
 
 def _table(bands: Sequence[_Band], newest: datetime | None) -> Panel:

@@ -21,6 +21,13 @@ __all__ = ["AstroPix4Monitor"]
 
 _MOST_PEERS = 64
 _CHIPS = 32
+_LOSSES = {
+    "lost": "readouts lost",
+    "gaps": "gaps",
+    "late": "late readouts",
+    "duplicates": "duplicate readouts",
+    "restarts": "restarts of senders",
+}
 
 
 @dataclass(slots=True)
@@ -133,12 +140,12 @@ class AstroPix4Monitor(Monitor[Readout]):
                 TablePanel(title="Chips", columns=("chip", "hits"), rows=tuple(chips)),
                 TablePanel(title="Readout quality", columns=("what was noteworthy", "readouts"), rows=tuple(quality)),
             ),
-            counters={"readouts": self._readouts, "hits": self._hits, "last readout id": self._last_id},
+            counters={"hits": self._hits, "last readout id": self._last_id},
             losses=self._losses(),
         )
 
     def _losses(self) -> dict[str, int]:
-        total: Counter[str] = Counter({"lost": 0, "gaps": 0, "late": 0, "duplicates": 0, "restarts": 0})
+        total: Counter[str] = Counter()
         for peer in self._peers.values():
             total.update(asdict(peer.continuity.losses))
-        return {f"readouts {name}" if name != "gaps" else name: total[name] for name in total if name != "received"}
+        return {name: total[count] for count, name in _LOSSES.items()}

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from nightglass.monitor.feeds import Arrival, Feed, FeedState
 from nightglass.monitor.live import LivePicture
 from nightglass.monitor.monitor import Monitor
-from nightglass.monitor.pictures import Picture, Series, SeriesPanel, TablePanel
+from nightglass.monitor.pictures import Panel, Picture, Series, SeriesPanel, TablePanel
 from nightglass.monitor.rates import RateMeter
 
 __all__ = ["run_monitor"]
@@ -117,7 +117,8 @@ class _Run(Generic[M]):
         }
         return dataclasses.replace(
             picture,
-            panels=(*picture.panels, self._traffic(now), *_peers(state)),
+            # what is drawn first, then what is written: the page fits together better
+            panels=tuple(sorted((*picture.panels, self._traffic(now), *_peers(state)), key=_is_table)),
             counters={**picture.counters, "messages": round(self._messages.total)},
             rates={**picture.rates, **rates},
             losses={**state.losses, **picture.losses},
@@ -142,6 +143,10 @@ def _peers(state: FeedState) -> tuple[TablePanel, ...]:
     if not state.peers:
         return ()
     return (TablePanel(title="Peers", columns=("peer", "state"), rows=state.peers),)
+
+
+def _is_table(panel: Panel) -> bool:
+    return isinstance(panel, TablePanel)
 
 
 def _span(seconds: float) -> str:

@@ -28,7 +28,7 @@ from nightglass.monitor import (
     shrink,
 )
 from nightglass.streams import DECODERS
-from nightglass.streams.aartfaac import Window, WindowStatus
+from nightglass.streams.aartfaac import Window, WindowStatus, make_header
 from nightglass.streams.astropix import HitDecoder, Readout, RunSummary, encode_readout, make_hits, read_run
 from tests.unit.monitor.feeding import Came
 
@@ -109,7 +109,7 @@ def test_hits_cut_in_two_are_joined_for_each_sender_alone() -> None:
     assert monitor.update().counters["hits"] == 2
     for number in range(100):
         monitor.process_many([Came(first, peer=f"stranger {number}")])
-    assert monitor.update().counters["readouts"] == 104
+    assert monitor.update().message == "readouts: 104 readouts, 2 hits"
 
 
 @pytest.mark.real
@@ -132,7 +132,12 @@ def window(step: int, band: int, *, shape: tuple[int, int] = (300, 200), scale: 
     rng = np.random.default_rng(step * 10 + band)
     moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=step)
     pixels = np.asfortranarray(rng.normal(scale=scale, size=shape).astype(np.float32))
-    return Window("", pixels, moment, 6e6 + band * 5e5, WindowStatus.OK)
+    header = make_header(shape, timestamp=moment, frequency_hz=None, cards={"BUNIT": "Jy/beam"})
+    return Window(header, pixels, moment, 6e6 + band * 5e5, WindowStatus.OK)
+
+
+def image_label(picture: Picture) -> str:
+    return panel(picture, "6.000 MHz").value_label
 
 
 def test_aartfaac_shows_each_band_its_noise_and_its_lag() -> None:
@@ -144,6 +149,7 @@ def test_aartfaac_shows_each_band_its_noise_and_its_lag() -> None:
     monitor.process(Window("", np.full((20, 20), 5, np.float32), None, None, WindowStatus.NO_TIMESTAMP))
     picture = monitor.update()
     titles = [one.title for one in picture.panels if isinstance(one, MapPanel)]
+    assert image_label(picture) == "brightness [Jy/beam]"
     assert titles[:3] == ["6.000 MHz", "6.500 MHz", "7.000 MHz"]
     image = panel(picture, "6.500 MHz")
     assert np.allclose(image.values, shrink(window(9, 1).pixels, most=64))

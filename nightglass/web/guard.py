@@ -1,0 +1,103 @@
+"""Who may ask: people at this machine, or whoever has the token."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+
+__all__ = ["Guard", "is_loopback"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_COOKIE = "nightglass"
+_WEEK_S = 7 * 86400
+_HEADERS = {
+    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+}
+
+
+class Guard:
+    """An ASGI application around another one, which lets through only what may pass.
+
+    With a token, it is asked for: as ``Authorization: Bearer``, as ``?token=``, which becomes a cookie, or as that
+    cookie. Without one, the request has to name this machine as its host: a page from elsewhere, whose name was made
+    to point here, then learns nothing. Whatever changes something must carry the header ``X-Nightglass``, which no page
+    from elsewhere can send unasked.
+
+    Parameters
+    ----------
+    app : ASGI application
+    token : str
+        Empty: none is asked for.
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], token: str) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        if scope["type"] != "http":
+            # the life of the server; web sockets are not spoken
+            await self._app(scope, receive, send)
+            return
+
+        async def dress(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                added = [(name, value) for name, value in _HEADERS.items() if name not in present]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        answer = self._refuse(Request(scope))
+        await (answer or self._app)(scope, receive, dress)
+
+    def _refuse(self, request: Request) -> Response | None:
+        """Return the answer to a request that may not pass."""
+        if self._token:
+            if (given := request.query_params.get("token")) is not None and request.method == "GET":
+                return self._welcome(request) if self._fits(given) else _no(401, "this token is not the right one")
+            bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if not self._fits(bearer) and not self._fits(request.cookies.get(_COOKIE, "")):
+                return _no(401, "open this page with ?token=..., as the command printed it")
+        elif not is_loopback(request.url.hostname or ""):
+            return _no(403, f"this server answers to 127.0.0.1 and localhost, not to {request.url.hostname!r}")
+        if request.method not in {"GET", "HEAD"} and "x-nightglass" not in request.headers:
+            return _no(403, "a request that changes something has to carry the header X-Nightglass")
+        return None
+
+    def _fits(self, given: str) -> bool:
+        return secrets.compare_digest(given.encode(), self._token.encode())
+
+    def _welcome(self, request: Request) -> Response:
+        """Keep the token as a cookie, and have it vanish from the address."""
+        rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
+        # one slash: two would name another host
+        place = "/" + request.url.path.lstrip("/") + (f"?{urlencode(rest)}" if rest else "")
+        answer = RedirectResponse(place, status_code=303)
+        answer.set_cookie(_COOKIE, self._token, max_age=_WEEK_S, httponly=True, samesite="strict")
+        return answer
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a name or address means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _no(status: int, reason: str) -> Response:
+    return PlainTextResponse(f"{reason}\n", status_code=status)

@@ -1,0 +1,147 @@
+// The operator's page: the night as the ledger and the watches tell of it, and the monitors that run. It changes nothing.
+
+import { short } from "./draw.js";
+
+const STATES = ["reduced", "running", "grouped", "complete", "seen", "waiting", "skipped", "rejected", "failed"];
+const find = (id) => document.getElementById(id);
+
+function make(kind, parent, text = "", className = "") {
+  const made = document.createElement(kind);
+  if (text) made.textContent = text;
+  if (className) made.className = className;
+  parent?.append(made);
+  return made;
+}
+
+function span(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 10) return `${seconds.toFixed(2)} s`;
+  if (seconds < 120) return `${seconds.toFixed(0)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+function panel(title, wide = "") {
+  const box = make("section", null, "", `panel ${wide}`);
+  make("h2", box, title);
+  return box;
+}
+
+function table(box, columns, rows, none) {
+  if (!rows.length) { make("p", box, none, "none"); return box; }
+  const made = make("table", make("div", box, "", "scroll")), head = make("tr", make("thead", made));
+  const numeric = columns.map((_, place) => typeof rows[0][place] === "number");
+  columns.forEach((text, place) => make("th", head, text, numeric[place] ? "number" : ""));
+  const body = make("tbody", made);
+  for (const row of rows) {
+    const line = make("tr", body);
+    row.forEach((cell, place) => {
+      const spot = make("td", line, "", numeric[place] ? "number" : "");
+      if (cell instanceof Node) spot.append(cell); else spot.textContent = typeof cell === "number" ? short(cell) : cell;
+    });
+  }
+  return box;
+}
+
+function word(text, kind) { return make("span", null, text, `word ${kind}-${text}`); }
+
+function link(text, address) {
+  const made = make("a", null, text);
+  made.href = address;
+  return made;
+}
+
+function exposures(night) {
+  const box = panel("Exposures", "wide"), bar = make("div", box, "", "bar"), legend = make("div", box, "", "legend");
+  const present = STATES.filter((state) => night.counts[state]);
+  for (const state of present) {
+    make("i", bar, "", `ink s-${state}`).style.flexGrow = night.counts[state];
+    const entry = make("span", legend, "", `s-${state}`);
+    make("i", entry, "", "ink");
+    entry.append(`${state} ${night.counts[state]}`);
+  }
+  if (!present.length) make("span", legend, "no exposure yet");
+  return box;
+}
+
+function figures(night) {
+  const shown = [
+    ["reduced", night.counts.reduced ?? 0], ["exposures", night.total], ["median latency", span(night.latency_s.p50)],
+    ["95 % within", span(night.latency_s.p95)], ["longest wait", span(night.lag)],
+    ["GiB free", Number(night.disk.free_gib.toFixed(1))],
+  ];
+  return shown.map(([label, value]) => {
+    const box = make("div", null, "", "figure");
+    make("b", box, typeof value === "number" ? short(value) : value);
+    make("span", box, label);
+    return box;
+  });
+}
+
+function monitors(list) {
+  const rows = list.map((one) => [link(one.name, one.address), one.title ?? "", one.message ?? ""]);
+  return table(panel("Live monitors", "wide"), ["monitor", "", "now"], rows, "none runs; start one by: nightglass monitor SOURCE");
+}
+
+function watches(night) {
+  const rows = night.watches.map((watch) => [
+    String(watch.pid), watch.phase, watch.cameras.join(", "), watch.queued, watch.running, watch.breaker.state ?? "",
+  ]);
+  return table(panel("Watches"), ["process", "phase", "cameras", "queued", "running", "Prefect breaker"], rows, "no watch is alive");
+}
+
+function stages(night) {
+  const rows = night.stages.map((one) => [one.stage, one.camera, one.due.slice(0, 16).replace("T", " "), one.state, one.reason]);
+  return table(panel("Stages"), ["stage", "camera", "due (UTC)", "state", ""], rows, "no stage is planned");
+}
+
+function recent(night) {
+  const rows = night.recent.map((one) => [
+    one.exposure, one.kind, one.filter, span(one.latency_s), one.quality ? word(one.quality, "q") : "", span(one.age_s),
+  ]);
+  return table(panel("Reduced last"), ["exposure", "kind", "filter", "latency", "quality", "ago"], rows, "nothing is reduced yet");
+}
+
+function errors(night) {
+  const rows = night.errors.map((one) => [word(one.state, "s"), one.count, one.reason, one.examples.map((path) => path.split("/").at(-1)).join(", ")]);
+  return table(panel("Problems"), ["state", "exposures", "reason", "for example"], rows, "none");
+}
+
+async function renew() {
+  let good = false;
+  try {
+    const [night, list] = await Promise.all(["/v1/night", "/v1/monitors"].map(async (path) => {
+      const reply = await fetch(path);
+      if (!reply.ok) throw new Error(`${path}: ${reply.status}`);
+      return reply.json();
+    }));
+    const shown = [monitors(list.monitors)];
+    if (night.night) {
+      find("title").textContent = `night ${night.night} · ${night.cameras.join(", ") || "no camera"}`;
+      find("message").textContent = "";
+      find("figures").replaceChildren(...figures(night));
+      const alarms = night.watches.flatMap((watch) => watch.alarms.map((alarm) => `${alarm.subject ?? ""}: ${alarm.text ?? ""}`));
+      find("alarms").replaceChildren(...alarms.map((text) => make("p", null, text)));
+      shown.unshift(exposures(night));
+      shown.push(watches(night), stages(night), recent(night), errors(night));
+      if (night.prefect_ui) {
+        const box = panel("Prefect");
+        box.append(link(night.prefect_ui, night.prefect_ui));
+        shown.push(box);
+      }
+    } else {
+      find("message").textContent = night.reason;
+    }
+    find("panels").replaceChildren(...shown);
+    document.body.dataset.number = Number(document.body.dataset.number ?? 0) + 1;
+    good = true;
+  } catch (error) {
+    find("state").textContent = `no answer (${error.message})`;
+  }
+  find("light").className = good ? "live" : "gone";
+  if (good) find("state").textContent = "live";
+  find("clock").textContent = `${new Date().toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  setTimeout(renew, 2000);
+}
+
+renew();
