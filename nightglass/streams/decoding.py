@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -145,6 +145,12 @@ class StreamProtocol(Generic[MessageT]):
         Makes a message from a seed, the same one every time; for tests and for senders without data of their own.
     datagrams : bool
         Whether messages travel singly.
+    size : callable, optional
+        Bytes of memory that a message holds; without it, what `encode` gives is counted.
+    number : callable, optional
+        The number of a message, which counts up by one, and its time in nanoseconds; by these losses are counted.
+    settings : mapping
+        Keyword arguments of the decoder that a stream source sets: their names -> its fields.
     """
 
     name: str
@@ -153,3 +159,10 @@ class StreamProtocol(Generic[MessageT]):
     encode: Callable[[MessageT], bytes]
     example: Callable[[int], MessageT]
     datagrams: bool = False
+    size: Callable[[MessageT], int] | None = None
+    number: Callable[[MessageT], tuple[int, int]] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def held_bytes(self, message: MessageT) -> int:
+        """Return the bytes of memory that a message holds."""
+        return self.size(message) if self.size is not None else len(self.encode(message))

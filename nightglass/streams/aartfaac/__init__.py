@@ -40,6 +40,10 @@ def _encode(window: Window) -> bytes:
     return encode_window(window.header, window.pixels)
 
 
+def _size(window: Window) -> int:
+    return window.pixels.nbytes + len(window.header)
+
+
 def _example(seed: int) -> Window:
     """Return a small image of noise: the sub-bands take turns, and each round is a second later."""
     rng = np.random.default_rng(seed)
@@ -56,4 +60,6 @@ PROTOCOL = StreamProtocol(
     decoder=WindowDecoder,
     encode=_encode,
     example=_example,
+    size=_size,
+    settings={"order": "pixel_order"},
 )

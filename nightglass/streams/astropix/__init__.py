@@ -61,6 +61,17 @@ __all__ = [
     "read_run",
 ]
 
+_OBJECT_BYTES = 192
+"""What Python takes for a readout beside its data."""
+
+
+def _size(readout: Readout) -> int:
+    return len(readout.data) + _OBJECT_BYTES
+
+
+def _number(readout: Readout) -> tuple[int, int]:
+    return readout.readout_id, readout.timestamp_ns
+
 
 def _example(seed: int) -> Readout:
     """Return a readout with a few hits; seeds are numbers of readouts, a millisecond apart."""
@@ -82,4 +93,6 @@ PROTOCOL = StreamProtocol(
     encode=Readout.to_bytes,
     example=_example,
     datagrams=True,
+    size=_size,
+    number=_number,
 )
