@@ -253,8 +253,14 @@ class Camera(Section):
     def _short_entries(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
+        # what is of another form is left as it is, and named by the field's own check
         return {
-            name: {kind: [_entry(item) for item in steps] for kind, steps in by_kind.items()}
+            name: {
+                kind: [_entry(item) for item in steps] if isinstance(steps, list | tuple) else steps
+                for kind, steps in by_kind.items()
+            }
+            if isinstance(by_kind, Mapping)
+            else by_kind
             for name, by_kind in value.items()
         }
 

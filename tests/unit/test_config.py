@@ -167,6 +167,8 @@ def test_a_camera_has_a_rule_for_every_kind_of_master(tmp_path: Path) -> None:
         ("calibrations.dark", "calibrations.drak", "calibrations"),
         ('name = "owl"', 'name = "../owl"', "name"),
         ("[steps.realtime]", '[[groups]]\nname = "set"\nmembers = "detectors"\n[steps.realtime]', "must name them"),
+        ("[steps.realtime]", "[steps]", "steps.default"),
+        ("bias = []", "bias = 3", "steps.realtime.bias"),
     ],
 )
 def test_a_mistake_in_a_camera_file_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
