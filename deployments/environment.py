@@ -28,7 +28,7 @@ _CLIENT = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "nightglass",
     # server and client are of one installation, or were checked by `nightglass check`
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
-    "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "2",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     # a run whose log or state cannot be sent must not hold up the next exposure for minutes
     "PREFECT_API_REQUEST_TIMEOUT": "20",
