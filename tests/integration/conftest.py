@@ -72,7 +72,7 @@ class PrefectSite:
     def ledger(self) -> Ledger:
         return Ledger.open(Layout(self.observatory.root).ledger)
 
-    def wait_for_run(self, flow_run_id: Any, *, seconds: float = 60.0) -> FlowRun:
+    def wait_for_run(self, flow_run_id: Any, *, seconds: float = 120.0) -> FlowRun:
         """Wait until a run is over, and return it."""
         with self.client() as client:
 

@@ -55,7 +55,7 @@ async def test_a_worker_archives_an_exposure_a_night_and_any_frames(prefect_site
         out = tmp_path / "any.fits"
         frames = [str(path) for path in site.night.paths[:2]]
         cube = start_run(client, "assemble-cube", frames=frames, out=str(out), role="sky", extra="OBSERVER=Ann")
-        ended = [site.wait_for_run(run.id, seconds=120) for run in (one, cube)]
+        ended = [site.wait_for_run(run.id) for run in (one, cube)]
         assert [run.state_name for run in ended] == ["Completed"] * 2, [run.state for run in ended]
         assert ended[0].name == f"{names[0]}-archive"
         assert fits.getheader(out)["OBSERVER"] == "Ann"
@@ -65,7 +65,7 @@ async def test_a_worker_archives_an_exposure_a_night_and_any_frames(prefect_site
         assert record is not None
         assert record.is_safe
 
-        whole = site.wait_for_run(start_run(client, "archive-night", night=NIGHT.label).id, seconds=120)
+        whole = site.wait_for_run(start_run(client, "archive-night", night=NIGHT.label).id)
         assert whole.state_name == "Completed", whole.state
         assert whole.name == "20260821-archive"
         (table,) = tables(client, whole)
@@ -73,7 +73,7 @@ async def test_a_worker_archives_an_exposure_a_night_and_any_frames(prefect_site
         held = {record.exposure for record in ledger.archives(NIGHT, states=[ArchiveState.ARCHIVED])}
         assert held >= set(names)
 
-        wrong = site.wait_for_run(start_run(client, "archive-exposure", exposure="lynx/20260821/4711").id, seconds=90)
+        wrong = site.wait_for_run(start_run(client, "archive-exposure", exposure="lynx/20260821/4711").id)
         assert wrong.state_name == "Failed"
         assert not [owner for owner in ledger.holders() if "flow-" in owner]
 
@@ -91,7 +91,7 @@ def test_a_job_of_the_watch_is_a_run_in_its_runner(prefect_site: PrefectSite) ->
             mine = (report for report in heard if report.job_id == job.job_id)
             return next((report for report in mine if report.phase is JobPhase.ENDED), None)
 
-        found: JobReport = eventually(last, seconds=60, what=f"the end of job {job.key}")
+        found: JobReport = eventually(last, seconds=120, what=f"the end of job {job.key}")
         return found
 
     def job(*exposures: str) -> Job:
@@ -109,7 +109,7 @@ def test_a_job_of_the_watch_is_a_run_in_its_runner(prefect_site: PrefectSite) ->
         names = take_in(site, ledger, site.night.paths[3:6])
         executor.attach(lambda: None)
         try:
-            eventually(lambda: executor.healthy, seconds=60, what="a healthy executor")
+            eventually(lambda: executor.healthy, seconds=120, what="a healthy executor")
             jobs = [job(names[0]), job(*names[1:]), job(names[0], "lynx/20260821/4711")]
             for each in jobs:
                 executor.submit(each)

@@ -33,6 +33,7 @@ from nightglass.watch.executor import Executor
 from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
 from tests.unit.watch.puppet import PuppetExecutor
 
+pytestmark = pytest.mark.slow
 NIGHT = Night("20260821")
 PLAN = NightPlan(night=NIGHT, biases=3, darks=3, flats=3, science=4, dithers=2, filters=("g",), shape=(128, 128))
 LIVE_S = 60.0

@@ -2,86 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from nightglass.config import Source
-from nightglass.model import Sighting
-from nightglass.sensors import FileSensor, SensorState
+from nightglass.sensors import SensorState
 from nightglass.sensors.events import Change, Happening, Inbox, Listener
 from nightglass.simulate import hostile
-
-CONTENT = hostile.tiny()
-
-
-class Watched:
-    """A sensor on a directory and all that it said."""
-
-    def __init__(self, directory: Path, **settings: object) -> None:
-        options = {"settle_s": 0.15, "rescan_s": 0.2 if settings.get("polling") else 30.0} | settings
-        self.directory = directory
-        self.sightings: list[Sighting] = []
-        self.times: list[float] = []
-        self.alarms: list[str] = []
-        self.refuse: set[str] = set()
-        source = Source.model_validate({"camera": "lynx", "directory": str(directory)} | options)
-        self.sensor = FileSensor(source, directory, on_sighting=self._sight, on_alarm=self.alarms.append)
-
-    def _sight(self, sighting: Sighting) -> None:
-        if sighting.path.name in self.refuse:
-            self.refuse.remove(sighting.path.name)
-            message = "the ledger is locked"
-            raise RuntimeError(message)
-        self.sightings.append(sighting)
-        self.times.append(time.monotonic())
-
-    @property
-    def names(self) -> list[str]:
-        return [str(item.path.relative_to(self.directory)) for item in self.sightings]
-
-    def until(self, condition: Callable[[], bool], *, seconds: float = 8.0) -> None:
-        ends_at = time.monotonic() + seconds
-        while not condition() and time.monotonic() < ends_at:
-            time.sleep(0.005)
-        assert condition(), (self.names, self.alarms, self.sensor.status)
-
-    def rest(self) -> None:
-        """Wait until the sensor has seen all there is, and nothing more comes."""
-        self.until(lambda: self.sensor.status.caught_up)
-        time.sleep(0.2)
-        self.until(lambda: self.sensor.status.caught_up)
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return tmp_path / "night" / "raw"
-
-
-@pytest.fixture
-def watch(raw: Path) -> Iterator[Callable[..., Watched]]:
-    watched: list[Watched] = []
-
-    def start(directory: Path = raw, **settings: object) -> Watched:
-        watched.append(Watched(directory, **settings))
-        watched[-1].sensor.start()
-        return watched[-1]
-
-    yield start
-    for item in watched:
-        item.sensor.stop()
-        item.sensor.join(5.0)
-
-
-Watch = Callable[..., Watched]
+from tests.unit.sensors.watched import CONTENT, Watch, Watched
 
 
 def test_a_closed_file_is_sighted_within_50_ms_with_its_data(watch: Watch, raw: Path) -> None:
@@ -285,51 +220,6 @@ def test_a_name_that_is_not_utf8_is_told_once(watch: Watch, raw: Path) -> None:
     assert "rename" in watched.alarms[0]
 
 
-def test_a_link_to_a_directory_can_be_watched(watch: Watch, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
-    watched = watch(tmp_path / "link")
-    watched.rest()
-    (tmp_path / "real" / "a.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["a.fits"], seconds=1.0)
-
-
-def test_a_directory_that_is_lost_is_told_and_found_again(watch: Watch, raw: Path) -> None:
-    watched = watch()
-    (raw / "a.fits").write_bytes(CONTENT)
-    watched.rest()
-    raw.rename(raw.with_name("elsewhere"))
-    watched.until(lambda: watched.sensor.status.state is SensorState.LOST)
-    assert "cannot be watched any more" in watched.alarms[0]
-    assert str(raw) in watched.sensor.status.trouble
-    raw.with_name("elsewhere").rename(raw)
-    watched.until(lambda: watched.sensor.status.state is SensorState.LISTENING)
-    assert watched.sensor.status.trouble == ""
-    (raw / "b.fits").write_bytes(CONTENT)
-    watched.until(lambda: len(watched.names) == 2)
-    watched.rest()
-    assert watched.names == ["a.fits", "b.fits"], "what was sighted before it was lost is not sighted again"
-    shutil.rmtree(raw)
-    watched.until(lambda: watched.sensor.status.state is SensorState.LOST)
-    raw.mkdir()
-    (raw / "c.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["a.fits", "b.fits", "c.fits"])
-
-
-def test_another_directory_in_its_place_is_watched(watch: Watch, raw: Path) -> None:
-    watched = watch()
-    watched.rest()
-    other = raw.with_name("other")
-    other.mkdir()
-    (other / "a.fits").write_bytes(CONTENT)
-    raw.rename(raw.with_name("gone"))
-    other.rename(raw)
-    watched.until(lambda: watched.names == ["a.fits"])
-    assert watched.alarms
-    (raw / "b.fits").write_bytes(CONTENT)
-    watched.until(lambda: len(watched.names) == 2, seconds=1.0)
-
-
 def test_what_is_gone_leaves_the_memory(watch: Watch, raw: Path) -> None:
     watched = watch(rescan_s=0.3)
     paths = hostile.burst(raw, count=50)
@@ -400,11 +290,3 @@ def test_a_full_inbox_asks_for_a_scan() -> None:
     assert inbox.overflowed()
     assert not inbox.overflowed()
     assert [item.path for item in inbox.take(wait_s=0.0, most=10)] == ["0", "1"]
-
-
-def test_the_log_names_a_lost_directory(watch: Watch, raw: Path, caplog: pytest.LogCaptureFixture) -> None:
-    watched = watch()
-    with caplog.at_level(logging.WARNING):
-        shutil.rmtree(raw)
-        watched.until(lambda: bool(watched.alarms))
-    assert str(raw) in caplog.text
