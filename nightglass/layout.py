@@ -1,6 +1,6 @@
 """Every path that Nightglass writes, as a pure function of keys.
 
-``<root>/<camera>/<night>/{reduced,quicklook,masters,stacks,reports,logs,archive}/...``;
+``<root>/<camera>/<night>/{raw,reduced,quicklook,masters,stacks,reports,logs,archive}/...``;
 text from headers passes `nightglass.model.sanitize` before it comes near a path.
 """
 
@@ -38,6 +38,10 @@ class Layout:
     def night(self, camera: str, night: Night) -> Path:
         """Return the directory of one night of one camera."""
         return self.root / sanitize(camera) / night.label
+
+    def received(self, camera: str, night: Night, stream: str) -> Path:
+        """Return the directory of what a stream brought in a night."""
+        return self.night(camera, night) / "raw" / sanitize(stream)
 
     def reduced(self, ref: ExposureRef) -> Path:
         """Return the reduced product of an exposure."""

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from nightglass.config.archive import Archive
 from nightglass.config.section import Section
+from nightglass.config.streams import StreamSource
 from nightglass.errors import Misconfigured
 
 __all__ = [
@@ -223,6 +224,7 @@ class Observatory(Section):
     """SQLAlchemy URL; empty: SQLite under the root."""
     site: Site = Site()
     sources: tuple[Source, ...] = ()
+    streams: tuple[StreamSource, ...] = ()
     night: NightRule = NightRule()
     reduction: Reduction = Reduction()
     cluster: Cluster = Cluster()
@@ -231,6 +233,16 @@ class Observatory(Section):
     archive: Archive = Archive()
     limits: Limits = Limits()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("streams")
+    @classmethod
+    def _names_and_cameras_are_their_own(cls, value: tuple[StreamSource, ...]) -> tuple[StreamSource, ...]:
+        for what, texts in (("name", [item.name for item in value]), ("camera", [item.camera for item in value])):
+            twice = sorted({text for text in texts if texts.count(text) > 1})
+            if twice:  # exposures of one camera are numbered by time, so two streams would share numbers
+                message = f"two streams have the {what} {twice[0]!r}"
+                raise ValueError(message)
+        return value
 
     @field_validator("root")
     @classmethod

@@ -12,6 +12,7 @@ from nightglass.config.section import Section
 
 __all__ = ["Overflow", "StreamSource"]
 
+_MOST_PIXELS = 4096
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -63,7 +64,20 @@ class StreamSource(Section):
     """A group that is not whole is released this long after its first member came."""
     slice_s: float = Field(10.0, gt=0)
     """Length of one event file of a stream of hits, in the time of its readouts."""
+    hit_map: tuple[int, int] = (35, 16)
+    """Rows and columns of the hit map of an event file."""
     lag_alarm_s: float = Field(10.0, gt=0)
+    """Alarm when what is worked on was received this long ago."""
+    silence_alarm_s: float = Field(60.0, ge=0)
+    """Alarm when nothing came for this long; 0: never."""
+
+    @field_validator("hit_map")
+    @classmethod
+    def _has_pixels(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not all(1 <= length <= _MOST_PIXELS for length in value):
+            message = f"a hit map of {value[0]} rows and {value[1]} columns; both are 1 to {_MOST_PIXELS}"
+            raise ValueError(message)
+        return value
 
     @field_validator("name")
     @classmethod

@@ -39,6 +39,8 @@ class Heartbeat:
         ``state``, ``reason``, ``since``, ``trips``.
     sources : list of dict
         ``camera``, ``directory``, ``night``, ``state``, ``error``.
+    streams : list of dict
+        See `nightglass.watch.streamline.StreamState`.
     alarms : list of dict
         ``subject``, ``text``, ``since``.
     """
@@ -55,6 +57,7 @@ class Heartbeat:
     breaker: dict[str, Any] = field(default_factory=dict)
     cluster: str = ""
     sources: list[dict[str, Any]] = field(default_factory=list)
+    streams: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
 
 

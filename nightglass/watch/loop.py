@@ -37,6 +37,8 @@ __all__ = ["Watch", "WatchPhase", "WatchResult"]
 _log = logging.getLogger(__name__)
 
 _GRACE_S = 20.0
+_LAST_S = 5.0
+"""For the last files of streams to be checked, once the watch is told to stop."""
 _LONGEST_WAIT_S = 1.0
 _OVERDUE_S = 0.25
 """Between two looks at something that is due but cannot be started yet."""
@@ -193,6 +195,7 @@ class Watch:
         parts.launcher.attach(self._wake)
         parts.courier.start()
         self._sync_sources()
+        parts.streams.start()
         self.phase = WatchPhase.WATCHING
 
     def _wait(self) -> None:
@@ -258,7 +261,7 @@ class Watch:
         parts = self._parts
         opened = {record.night for record in parts.keeper.open_nights}
         parts.sources.sync(datetime.now(UTC), more_nights=opened)
-        parts.intake.retire(parts.sources.places)
+        parts.intake.retire((*parts.sources.places, *parts.streams.places))
 
     def _tend_nights(self) -> None:
         parts, moment = self._parts, datetime.now(UTC)
@@ -285,6 +288,8 @@ class Watch:
         parts = self._parts
         self.phase = WatchPhase.DRAINING
         self._attempt("sources", parts.sources.stop)
+        self._attempt("streams", parts.streams.stop)
+        self._take_in_the_last()
         self._attempt("checks", parts.intake.stop)
         end = time.monotonic() + self._grace_s
         while len(parts.launcher.flights) and time.monotonic() < end and self._stops < 2:
@@ -297,6 +302,14 @@ class Watch:
         parts.courier.stop()
         self.phase = WatchPhase.STOPPED
         self._attempt("heartbeat", lambda: parts.pulse.beat(self.phase.value))
+
+    def _take_in_the_last(self) -> None:
+        """Record what streams wrote at their end, so that the next start finds it in the ledger."""
+        intake, end = self._parts.intake, time.monotonic() + _LAST_S
+        while len(self._parts.streams) and (intake.busy or len(intake)) and time.monotonic() < end and self._stops < 2:
+            self._attempt("intake", intake.work)
+            with contextlib.suppress(queue.Empty):
+                self._wakes.get(timeout=0.1)
 
     def _result(self) -> WatchResult:
         counts = count_states(self._ledger, self._parts.intake.touched)

@@ -29,6 +29,7 @@ from nightglass.watch.pulse import Pulse
 from nightglass.watch.searching import Search
 from nightglass.watch.sentry import Sentry
 from nightglass.watch.sources import Sources
+from nightglass.watch.streams import StreamDesk
 from nightglass.watch.work import Workbench
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Parts:
     collector: Collector
     # these need one another, so they are put in as they are made
     sources: Sources = field(init=False)
+    streams: StreamDesk = field(init=False)
     intake: Intake = field(init=False)
     search: Search = field(init=False)
     catch_up: CatchUp = field(init=False)
@@ -139,6 +141,11 @@ def assemble(
     )
     parts.sources = Sources(
         observatory, cameras, nights=nights, on_sighting=parts.intake.sight, started_at=datetime.now(UTC)
+    )
+    # who reduces what is there and ends does not wait for what may come
+    receiving = observatory.model_copy(update={"streams": ()}) if once else observatory
+    parts.streams = StreamDesk(
+        receiving, cameras, layout=parts.layout, alarms=parts.alarms, on_sighting=parts.intake.sight
     )
     parts.search = Search(
         cameras=bench.cameras,
@@ -222,6 +229,7 @@ def _pulse(bench: Workbench, parts: Parts) -> Pulse:
         launcher=parts.launcher,
         keeper=parts.keeper,
         sources=parts.sources,
+        streams=parts.streams,
         sentry=parts.sentry,
         alarms=parts.alarms,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nightglass.watch.nightkeeper import NightKeeper
     from nightglass.watch.sentry import Sentry
     from nightglass.watch.sources import Sources
+    from nightglass.watch.streams import StreamDesk
 
 __all__ = ["Pulse", "count_states"]
 
@@ -35,6 +36,7 @@ class Pulse:
     launcher: Launcher
     keeper: NightKeeper
     sources: Sources
+    streams: StreamDesk
     sentry: Sentry
     alarms: Alarms
 
@@ -67,6 +69,7 @@ class Pulse:
             },
             cluster=self.cluster,
             sources=states,
+            streams=self.streams.look(),
             alarms=[
                 {"subject": alarm.subject, "text": alarm.text, "since": alarm.since} for alarm in self.alarms.standing
             ],

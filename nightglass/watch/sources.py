@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightglass.errors import Misconfigured
+from nightglass.layout import Layout
 from nightglass.model import Night, Sighting
 from nightglass.nights import night_of, night_span
 
 if TYPE_CHECKING:
-    from nightglass.config import Camera, Observatory, Source
+    from nightglass.config import Camera, Observatory, Source, StreamSource
     from nightglass.ledger import Entry
     from nightglass.sensors import FileSensor
 
-__all__ = ["Place", "Sources", "camera_of", "directory_of"]
+__all__ = ["Place", "Sources", "camera_of", "directory_of", "stream_directory"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,15 @@ def directory_of(source: Source, camera: Camera, night: Night) -> Path:
         raise Misconfigured(message, remedy="it may hold {camera} and {night}") from error
 
 
+def stream_directory(stream: StreamSource, layout: Layout) -> Source:
+    """Return where a stream puts its files, as a source of files."""
+    from nightglass.config import Source
+
+    root = str(layout.root).replace("{", "{{").replace("}", "}}")
+    directory = f"{root}/{{camera}}/{{night}}/raw/{stream.name}"
+    return Source.model_validate({"camera": stream.camera, "directory": directory})
+
+
 def camera_of(source: Source, cameras: Mapping[str, Camera]) -> Camera:
     """Return the camera of a source, by what the source calls it or by its own name.
 
@@ -112,6 +122,9 @@ class Sources:
     ) -> None:
         self._site = observatory.site
         self._sources = tuple((source, camera_of(source, cameras)) for source in observatory.sources)
+        # files that streams wrote: nobody watches for them, but checks of them are taken up after a restart
+        written = [stream_directory(stream, Layout(observatory.root)) for stream in observatory.streams]
+        self._streamed = tuple((source, camera_of(source, cameras)) for source in written)
         self._nights = tuple(nights)
         self._on_sighting = on_sighting
         self._started_at = started_at
@@ -147,7 +160,7 @@ class Sources:
         for place in self._sensors:
             if place.camera.name == entry.camera and entry.path.is_relative_to(place.directory):
                 return place
-        for source, camera in self._sources:
+        for source, camera in (*self._sources, *self._streamed):
             directory = directory_of(source, camera, entry.night)
             if camera.name == entry.camera and entry.path.is_relative_to(directory):
                 return Place(source, camera, directory, entry.night if "{night}" in source.directory else None)

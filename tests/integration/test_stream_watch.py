@@ -1,0 +1,253 @@
+"""Streams through a real watch: from a socket to the ledger, reduced and archived."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from nightglass.config import Observatory, load_camera
+from nightglass.fitsio import read_product
+from nightglass.layout import Layout
+from nightglass.ledger import Entry, Ledger
+from nightglass.model import ProductKind, State
+from nightglass.pool import SerialPool
+from nightglass.streams import find_protocol
+from nightglass.streams.aartfaac import Window, encode_window
+from nightglass.watch import Watch
+from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
+
+pytestmark = pytest.mark.slow
+LIVE_S = 60.0
+BANDS = 3
+
+
+def eventually(condition: Callable[[], object], *, what: str) -> None:
+    end = time.monotonic() + LIVE_S
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+class Sender:
+    """Serves bytes to whoever connects, as telescopes do; what is sent before anybody connects waits."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._connected: list[socket.socket] = []
+
+    def send(self, data: bytes) -> None:
+        if not self._connected:
+            self._listener.settimeout(LIVE_S)
+            self._connected.append(self._listener.accept()[0])
+        self._connected[0].sendall(data)
+
+    def hang_up(self) -> None:
+        for connection in self._connected:
+            connection.close()
+        self._connected.clear()
+
+    def close(self) -> None:
+        self.hang_up()
+        self._listener.close()
+
+
+@pytest.fixture
+def senders() -> Iterator[list[Sender]]:
+    found = [Sender() for _ in range(BANDS)]
+    yield found
+    for sender in found:
+        sender.close()
+
+
+def observatory(root: Path, senders: list[Sender], **changes: object) -> Observatory:
+    stream = {
+        "name": "sky",
+        "camera": "aartfaac",
+        "protocol": "aartfaac",
+        "endpoints": [sender.endpoint for sender in senders],
+        "reconnect_s": 0.05,
+        "wait_s": 0.5,
+    }
+    values = {
+        "root": root,
+        "streams": [stream | changes],
+        "limits": {"free_disk_gib": 0},
+        "reduction": {"quicklook": False},
+    }
+    return Observatory.model_validate(values)
+
+
+@contextlib.contextmanager
+def live(settings: Observatory, ledger: Ledger, told: list[str] | None = None) -> Iterator[Watch]:
+    names = {stream.camera: load_camera(stream.camera) for stream in settings.streams}
+    said = told if told is not None else []
+    watch = Watch(settings, names, ledger, SerialPool(), alarm=lambda subject, text: said.append(f"{subject}: {text}"))
+    thread = threading.Thread(target=watch.run, name="watch under test")
+    thread.start()
+    try:
+        yield watch
+    finally:
+        watch.stop()
+        thread.join(LIVE_S)
+    assert not thread.is_alive()
+
+
+def beat(root: Path) -> Heartbeat:
+    return read_heartbeats(Layout(root).run)[0]
+
+
+def window(band: int, step: int) -> Window:
+    found = find_protocol("aartfaac").example(6 * step + band)
+    assert isinstance(found, Window)
+    pixels = np.random.default_rng(6 * step + band).normal(size=(64, 48)).astype(np.float32)
+    header = fits.Header.fromstring(found.header)
+    header["NAXIS1"], header["NAXIS2"] = 48, 64
+    return replace(found, header=header.tostring(), pixels=pixels)
+
+
+def send(senders: list[Sender], bands: range, step: int) -> None:
+    for band in bands:
+        item = window(band, step)
+        senders[band].send(encode_window(item.header, item.pixels))
+
+
+def entries_of(ledger: Ledger) -> list[Entry]:
+    return sorted(ledger.entries(), key=lambda entry: entry.path)
+
+
+def states(ledger: Ledger) -> list[State]:
+    return [entry.state for entry in ledger.entries()]
+
+
+def test_time_steps_are_reduced_and_the_last_is_written_at_the_end(tmp_path: Path, senders: list[Sender]) -> None:
+    root = tmp_path / "out"
+    with Ledger.open(root / "ledger.sqlite") as ledger:
+        with live(observatory(root, senders, wait_s=30.0), ledger):
+            for step in range(3):
+                send(senders, range(BANDS), step)
+            eventually(lambda: states(ledger) == [State.REDUCED] * 3, what=f"{states(ledger)}")
+            eventually(lambda: beat(root).streams[0]["files"] == 3, what="heartbeat")
+            (state,) = beat(root).streams
+            assert (state["messages"], state["lost"], state["dropped"], state["partial"]) == (9, 0, 0, 0)
+            send(senders, range(1), 3)
+            eventually(lambda: beat(root).streams[0]["messages"] == 10, what="the tenth")
+        entries = entries_of(ledger)
+        assert len(entries) == 4
+        assert entries[-1].state in (State.COMPLETE, State.GROUPED, State.REDUCED)
+        with fits.open(entries[-1].path, checksum=True) as hdus:
+            assert [hdu.name for hdu in hdus] == ["PRIMARY", "SB0"]
+        for step, entry in enumerate(entries[:3]):
+            products = ledger.products(entry.night, "aartfaac")
+            (product,) = [
+                item for item in products if item.key == entry.exposure_id and item.kind is ProductKind.REDUCED
+            ]
+            for band, image in enumerate(read_product(product.path)):
+                np.testing.assert_array_equal(image.data, window(band, step).pixels)
+                assert image.detector == f"SB{band}"
+
+
+def test_a_late_sub_band_makes_a_revision_of_its_file(tmp_path: Path, senders: list[Sender]) -> None:
+    root = tmp_path / "out"
+    with Ledger.open(root / "ledger.sqlite") as ledger, live(observatory(root, senders), ledger):
+        send(senders, range(BANDS - 1), 0)
+        eventually(lambda: states(ledger) == [State.REDUCED], what="in part")
+        eventually(lambda: beat(root).streams[0]["partial"] == 1, what="heartbeat")
+        send(senders, range(BANDS - 1, BANDS), 0)
+        eventually(
+            lambda: [(entry.revision, entry.state) for entry in entries_of(ledger)] == [(2, State.REDUCED)],
+            what="the revision",
+        )
+        (entry,) = entries_of(ledger)
+        with fits.open(entry.path, checksum=True) as hdus:
+            assert [hdu.name for hdu in hdus[1:]] == ["SB0", "SB1", "SB2"]
+        eventually(lambda: beat(root).streams[0]["late"] == 1, what="heartbeat of the revision")
+
+
+def test_a_sender_that_hangs_up_is_connected_to_again(tmp_path: Path, senders: list[Sender]) -> None:
+    root = tmp_path / "out"
+    with Ledger.open(root / "ledger.sqlite") as ledger, live(observatory(root, senders), ledger):
+        send(senders, range(BANDS), 0)
+        eventually(lambda: len(entries_of(ledger)) == 1, what="the first")
+        senders[1].send(b"garbage" * 100)
+        senders[1].hang_up()
+        send(senders, range(BANDS), 1)
+        eventually(lambda: states(ledger) == [State.REDUCED] * 2, what="the second")
+        with fits.open(entries_of(ledger)[1].path) as hdus:
+            assert len(hdus) == BANDS + 1
+
+
+def test_silence_is_an_alarm(tmp_path: Path, senders: list[Sender]) -> None:
+    root, told = tmp_path / "out", list[str]()
+    settings = observatory(root, senders, silence_alarm_s=0.5)
+    with Ledger.open(root / "ledger.sqlite") as ledger, live(settings, ledger, told):
+        eventually(lambda: any("Stream sky is silent" in line for line in told), what=f"{told}")
+        send(senders, range(BANDS), 0)
+        eventually(lambda: beat(root).streams[0]["messages"] == BANDS, what="messages")
+        eventually(lambda: len(entries_of(ledger)) == 1, what="the file")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from nightglass.config import Observatory, load_camera
+from nightglass.ledger import Ledger
+from nightglass.pool import SerialPool
+from nightglass.watch import Watch
+settings = Observatory.model_validate_json(Path(sys.argv[1]).read_text())
+with Ledger.open(settings.root / "ledger.sqlite") as ledger:
+    Watch(settings, {"aartfaac": load_camera("aartfaac")}, ledger, SerialPool()).run()
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_in_the_ledger_survives_kill_9(tmp_path: Path, senders: list[Sender], seed: int) -> None:
+    """A receiver that is killed at any moment: what it acknowledged is there, whole, and the next one goes on."""
+    root = tmp_path / "out"
+    settings = observatory(root, senders)
+    configuration = tmp_path / "observatory.json"
+    configuration.write_text(settings.model_dump_json())
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(configuration)], env=dict(os.environ))
+    try:
+        with Ledger.open(root / "ledger.sqlite") as ledger:
+            sent = 0
+            while len(entries_of(ledger)) < 3:
+                send(senders, range(BANDS), sent)
+                sent += 1
+                time.sleep(0.01)
+                assert sent < 2000
+            time.sleep(float(np.random.default_rng(seed).uniform(0, 0.2)))
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            for sender in senders:
+                sender.hang_up()
+            acknowledged = {entry.path for entry in entries_of(ledger)}
+            for path in acknowledged:
+                with fits.open(path, checksum=True) as hdus:
+                    assert len(hdus) == BANDS + 1
+            with live(settings, ledger):
+                send(senders, range(BANDS), sent)
+                eventually(
+                    lambda: len(states(ledger)) > len(acknowledged) and set(states(ledger)) == {State.REDUCED},
+                    what="all reduced after the restart",
+                )
+            assert acknowledged < {entry.path for entry in entries_of(ledger)}
+            on_disk = set(root.glob("aartfaac/*/raw/sky/*.fits"))
+            assert on_disk == {entry.path for entry in entries_of(ledger)}
+            assert not list(root.rglob("*.part"))
+    finally:
+        child.kill()
+        child.wait()
