@@ -114,6 +114,15 @@ def test_the_same_key_is_computed_anew_each_time(dask_pool: Pool, tmp_path: Path
 
 
 @pytest.mark.cluster
+def test_processes_that_share_a_cluster_get_each_its_own_results(dask_pool: Pool, layout: Layout) -> None:
+    shared = Cluster(address=dask_pool.address)
+    with cluster.connect(shared, layout=layout) as one, cluster.connect(shared, layout=layout) as other:
+        pools = (one, other, one, other)
+        futures = [pool.submit(double, value) for value, pool in enumerate(pools)]
+        assert [future.result(20) for future in futures] == [0, 2, 4, 6]
+
+
+@pytest.mark.cluster
 def test_higher_priorities_overtake_what_waits(dask_pool: Pool) -> None:
     order: list[str] = []
     blockers = [dask_pool.submit(time.sleep, 0.3) for _ in range(CONFIG.workers)]
