@@ -1,0 +1,97 @@
+"""``nightglass serve``: the page of the night, and live monitors, on one port; it changes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from deployments.cli.monitor import MonitorWish, open_server, showing, token, until_told
+from deployments.cli.registering import running_monitors
+from deployments.cli.screen import output
+from deployments.cli.session import Session, open_session
+from deployments.cli.view import NightView, as_json, latest_night, look
+from nightglass.errors import Misconfigured, NightglassError
+from nightglass.monitor import LivePicture
+
+__all__ = ["NightPage", "serve_command"]
+
+_KEEP_S = 1.0
+_RECENT = 12
+
+
+def serve_command(
+    sources: Sequence[str], *, host: str, port: int, camera: str | None, config: Path | None, root: Path | None
+) -> int:
+    """Serve until interrupted; return the exit code."""
+    from nightglass.web import Site, check_place
+
+    check_place(host, token())
+    session = open_session(config, root)
+    console, page, run = output(), NightPage(session, camera), session.layout.run
+    with until_told() as stop, ExitStack() as stack:
+        monitors: dict[str, LivePicture] = {}
+        for source in sources:
+            live = stack.enter_context(showing(MonitorWish(source=source), session))
+            if live.name in monitors:
+                message = f"two monitors have the name {live.name!r}"
+                raise Misconfigured(message, remedy="name the streams in the observatory file, each by its own name")
+            monitors[live.name] = live
+        site = Site(monitors=monitors, night=page, elsewhere=lambda: running_monitors(run), token=token())
+        server = stack.enter_context(open_server(site, host, port))
+        console.print(f"serving {server.url}/{'?token=...' if site.token else ''}   (Ctrl-C ends)", markup=False)
+        stop.wait()
+    return 0
+
+
+class NightPage:
+    """The newest night as plain values; asked for often, looked up once a second.
+
+    Parameters
+    ----------
+    camera : str or None
+        None: all cameras.
+    """
+
+    def __init__(self, session: Session, camera: str | None = None) -> None:
+        self._session, self._camera = session, camera
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._last: Mapping[str, Any] = {}
+
+    def __call__(self) -> Mapping[str, Any]:
+        """Return the night, or the reason why there is none to be seen."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._last = self._look()
+                self._until = time.monotonic() + _KEEP_S
+            return self._last
+
+    def _look(self) -> Mapping[str, Any]:
+        try:
+            with self._session.ledger() as ledger:
+                night = latest_night(ledger, self._camera)
+                if night is None:
+                    return {"night": None, "reason": "no exposure was seen yet"}
+                view = look(ledger, self._session.observatory, night, camera=self._camera, recent=_RECENT)
+        except (NightglassError, OSError) as error:
+            # no night was run yet, or the ledger is busy; the next look is near
+            return {"night": None, "reason": str(error)}
+        return {**as_json(view), "recent": _recent(view)}
+
+
+def _recent(view: NightView) -> list[dict[str, Any]]:
+    return [
+        {
+            "exposure": entry.exposure_id.rsplit("/", 1)[-1],
+            "kind": entry.kind.value if entry.kind else "",
+            "filter": entry.ref.filter if entry.ref else "",
+            "latency_s": entry.latency_s,
+            "quality": entry.quality.value if entry.quality else "",
+            "age_s": max(0.0, view.at - entry.times.get("reduced", view.at)),
+        }
+        for entry in view.recent
+    ]
