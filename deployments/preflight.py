@@ -98,10 +98,10 @@ def _entry_points(_: Observatory) -> Iterator[tuple[Verdict, str]]:
 
 
 def _cameras(observatory: Observatory) -> Iterator[tuple[Verdict, str]]:
-    if not observatory.sources:
+    if not observatory.camera_texts:
         yield Verdict.WARN, "the configuration has no source; name a directory and a camera with `nightglass run`"
-    for source in observatory.sources:
-        camera = load_camera(source.camera, directories=observatory.camera_directories)
+    for text in observatory.camera_texts:
+        camera = load_camera(text, directories=observatory.camera_directories)
         for name in observatory.reduction.realtime:
             camera.step_list(name, Kind.SCIENCE)
         missing = [name for name in observatory.reduction.postprocess if name not in camera.steps]

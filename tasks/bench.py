@@ -80,8 +80,8 @@ class Cameras(Mapping[str, Camera]):
     def __init__(self, observatory: Observatory) -> None:
         self._directories = observatory.camera_directories
         self._loaded: dict[str, Camera] = {}
-        for source in observatory.sources:
-            self._load(source.camera)
+        for text in observatory.camera_texts:
+            self._load(text)
 
     def __getitem__(self, name: str) -> Camera:
         if name in self._loaded:

@@ -37,7 +37,7 @@ def the_night(night: str, observatory: Observatory) -> Night:
 
 
 def the_cameras(camera: str, observatory: Observatory) -> tuple[str, ...]:
-    """Return the names of the asked cameras, comma separated; empty: those of all configured sources.
+    """Return the names of the asked cameras, comma separated; empty: those of all configured sources and streams.
 
     Raises
     ------
@@ -46,8 +46,8 @@ def the_cameras(camera: str, observatory: Observatory) -> tuple[str, ...]:
     """
     cameras = Cameras(observatory)
     asked = [name.strip() for name in camera.split(",") if name.strip()]
-    names = asked or [source.camera for source in observatory.sources]
+    names = asked or observatory.camera_texts
     if not names:
-        message = "no camera was asked for, and the observatory file has no source"
-        raise Misconfigured(message, remedy="name a camera, or write [[sources]] into the file")
+        message = "no camera was asked for, and the observatory file has no source and no stream"
+        raise Misconfigured(message, remedy="name a camera, or write [[sources]] or [[streams]] into the file")
     return tuple(dict.fromkeys(cameras[name].name for name in names))

@@ -22,12 +22,14 @@ __all__ = [
     "ExtraCards",
     "FrameList",
     "GroupName",
+    "Hours",
     "JobId",
     "KindList",
     "NightLabel",
     "RedoRule",
     "RoleName",
     "Seconds",
+    "StreamName",
     "What",
 ]
 
@@ -39,6 +41,8 @@ KindList = Annotated[str, Field(pattern=r"^((bias|dark|flat)(, *(bias|dark|flat)
 ConfigurationPath = str
 JobId = str
 Seconds = Annotated[float, Field(ge=0.1, le=600)]
+Hours = Annotated[float, Field(ge=0, le=8760)]
+StreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 What = Annotated[str, Field(pattern=r"^(raw|reduced)?$")]
 RedoRule = Annotated[str, Field(pattern=r"^(changed|failed|all)$")]
 RoleName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9]*)?$")]

@@ -29,7 +29,7 @@ from nightglass.watch.instance import lock_holder
 from tasks.artifacts import artifact_key, show_table
 from tasks.bench import find_observatory, open_ledger
 
-__all__ = ["NightView", "ensure_watch", "follow_night"]
+__all__ = ["NightView", "ensure_watch", "follow_night", "watch_holder"]
 
 _log = logging.getLogger(__name__)
 _UP_S = 60.0
@@ -82,14 +82,14 @@ async def ensure_watch(night: str, cameras: Sequence[str], configuration: str, *
     observatory = find_observatory(configuration)
     records = await asyncio.to_thread(_open_night, observatory, Night(night), cameras)
     run = Layout(observatory.root).run
-    holder = _holder(run, cameras)
+    holder = watch_holder(run, cameras)
     if holder is not None or not any(record.is_open for record in records):
         return holder
     log = run / "watch.log"
     process = await asyncio.to_thread(_start_watch, asked, configuration, log)
     _log.info("started the watch, process %d; its log is %s", process.pid, log)
     end = time.monotonic() + _UP_S
-    while (holder := _holder(run, cameras)) is None:
+    while (holder := watch_holder(run, cameras)) is None:
         if process.poll() is not None or time.monotonic() > end:
             message = f"the watch of night {night} did not come up (exit status {process.poll()})"
             raise Retryable(message, remedy=f"read {log}")
@@ -117,7 +117,7 @@ async def follow_night(
             if all(view.closed for view in views):
                 await _show_end(views, night)
                 return [str(view) for view in views]
-            if _holder(Layout(observatory.root).run, cameras) is None:
+            if watch_holder(Layout(observatory.root).run, cameras) is None:
                 starts += 1
                 if starts > _MOST_STARTS:
                     message = f"the watch of night {night} ended {starts} times"
@@ -168,7 +168,7 @@ def _look(ledger: Ledger, night: Night, camera: str) -> NightView:
     return NightView(camera, record, ledger.counts(night, camera), percent)
 
 
-def _holder(run: Path, cameras: Sequence[str]) -> int | None:
+def watch_holder(run: Path, cameras: Sequence[str]) -> int | None:
     """Return the process that watches these cameras; None if any of them is not watched."""
     holders = [lock_holder(run, camera) for camera in cameras]
     return None if any(holder is None for holder in holders) else holders[0]

@@ -9,6 +9,7 @@ import typer
 
 from deployments.cli.apx import apx_app
 from deployments.cli.options import Camera, CameraNeeded, Config, NightAsked, Root
+from deployments.cli.stream import stream_app
 from deployments.cli.pages import pages_app
 
 __all__ = ["app"]
@@ -31,6 +32,7 @@ notice_app = typer.Typer(help="Mail and other notices.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger", rich_help_panel=_LOOK)
 app.add_typer(camera_app, name="camera", rich_help_panel=_SITE)
 app.add_typer(notice_app, name="notice", rich_help_panel=_SITE)
+app.add_typer(stream_app, name="stream", rich_help_panel=_STREAMS)
 app.add_typer(apx_app, name="apx", rich_help_panel=_STREAMS)
 app.add_typer(pages_app)
 

@@ -30,7 +30,10 @@ def remember_sources(observatory: Observatory) -> None:
 
 def known_sources(observatory: Observatory) -> tuple[Source, ...]:
     """Return the sources of the configuration, then those of earlier runs under the same root."""
-    found = {(source.camera, source.directory): source for source in observatory.sources}
+    from nightglass.watch.sources import stream_directory
+
+    written = [stream_directory(stream, Layout(observatory.root)) for stream in observatory.streams]
+    found = {(source.camera, source.directory): source for source in (*observatory.sources, *written)}
     # a file of another version is no reason to refuse a command: its sources are named again by the next run
     with contextlib.suppress(OSError, ValueError, TypeError):
         for record in json.loads(_file(observatory).read_text()):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.cli.session import Session, names_in, open_session
-from nightglass.config import Camera, Observatory, load_camera
+from nightglass.config import Camera, Observatory, StreamSource, load_camera
 from nightglass.errors import Misconfigured
 from nightglass.model import Kind, Night
 from nightglass.nights import night_of
@@ -36,6 +36,8 @@ class RunRequest:
     log_level: str | None = None
     once: bool = False
     prefect: bool = True
+    stream: StreamSource | None = None
+    """Received instead of whatever the configuration has."""
 
     def overrides(self) -> dict[str, Any]:
         """Return the options as values of the observatory file.
@@ -98,7 +100,11 @@ def make_plan(request: RunRequest, *, config: Path | None, root: Path | None) ->
     """
     session = open_session(config, root, request.overrides())
     observatory = session.observatory
-    if request.directory is None:
+    if request.stream is not None:
+        streams = (request.stream.model_copy(update={"camera": _camera_text(request.stream.camera)}),)
+        observatory = observatory.model_copy(update={"sources": (), "streams": streams})
+        session = Session(observatory, session.configuration)
+    elif request.directory is None:
         session = _of_configured_sources(session, request)
         observatory = session.observatory
     nights = (Night(request.night),) if request.night else ()
@@ -114,10 +120,11 @@ def make_plan(request: RunRequest, *, config: Path | None, root: Path | None) ->
 def _of_configured_sources(session: Session, request: RunRequest) -> Session:
     """Return the session with the sources of the file, or of the camera that was asked for."""
     observatory = session.observatory
-    kept = observatory.sources
+    kept, streams = observatory.sources, observatory.streams
     if request.camera is not None:
         kept = tuple(source for source in kept if source.camera == request.camera)
-    if not kept:
+        streams = tuple(stream for stream in streams if stream.camera == request.camera)
+    if not kept and (request.once or not streams):
         message = "there is no directory to watch"
         if request.camera is not None:
             message += f" for camera {request.camera}"
@@ -126,24 +133,29 @@ def _of_configured_sources(session: Session, request: RunRequest) -> Session:
         )
     if request.polling:
         kept = tuple(source.model_copy(update={"polling": True}) for source in kept)
-    return Session(observatory.model_copy(update={"sources": kept}), session.configuration)
+    return Session(observatory.model_copy(update={"sources": kept, "streams": streams}), session.configuration)
 
 
 def _source(directory: str, camera: str, *, polling: bool) -> dict[str, Any]:
+    directory = str(Path(directory).expanduser().absolute())
+    return {"camera": _camera_text(camera), "directory": directory, "polling": polling}
+
+
+def _camera_text(camera: str) -> str:
     if camera.endswith(".toml") or "/" in camera:
         # children and later runs have other working directories
-        camera = str(Path(camera).expanduser().absolute())
-    return {"camera": camera, "directory": str(Path(directory).expanduser().absolute()), "polling": polling}
+        return str(Path(camera).expanduser().absolute())
+    return camera
 
 
 def _load_cameras(observatory: Observatory) -> dict[str, Camera]:
     found: dict[str, Camera] = {}
-    for source in observatory.sources:
-        camera = load_camera(source.camera, directories=observatory.camera_directories)
+    for text in observatory.camera_texts:
+        camera = load_camera(text, directories=observatory.camera_directories)
         if found.setdefault(camera.name, camera) != camera:
             message = f"two camera files are called {camera.name!r}"
             raise Misconfigured(message, remedy="their products would mix; rename one")
-        found[source.camera] = camera
+        found[text] = camera
     return found
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.columns import Columns
@@ -179,6 +179,20 @@ def _watch(view: NightView, index: int) -> Text:
     for source in beat.sources:
         if source.get("error"):
             text.append(f"   {source['directory']}: {source['error']}", "red")
+    for stream in beat.streams:
+        text.append("\n")
+        text.append_text(_stream(stream))
+    return text
+
+
+def _stream(state: Mapping[str, Any]) -> Text:
+    text = Text(f"stream {state['name']}: {state['messages']} messages, {state['bytes'] / 2**20:.1f} MiB")
+    text.append(f", {state['files']} files, lag {state['lag_s']:.1f} s")
+    counts = [(name, state[name]) for name in ("waiting", "partial", "late", "lost", "dropped") if state[name]]
+    for name, count in counts:
+        text.append(f", {count} {name}", "" if name == "waiting" else "yellow")
+    if state["error"]:
+        text.append(f"   {state['error']}", "red")
     return text
 
 

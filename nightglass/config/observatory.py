@@ -234,6 +234,13 @@ class Observatory(Section):
     limits: Limits = Limits()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    @property
+    def camera_texts(self) -> tuple[str, ...]:
+        """What sources and streams call their cameras, each once."""
+        return tuple(
+            dict.fromkeys([source.camera for source in self.sources] + [stream.camera for stream in self.streams])
+        )
+
     @field_validator("streams")
     @classmethod
     def _names_and_cameras_are_their_own(cls, value: tuple[StreamSource, ...]) -> tuple[StreamSource, ...]:
