@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 AssembleFunction = Callable[..., "CubeSummary"]
 """`nightglass.cubes.assemble_cube`, or what stands for it in a test."""
+_MIB = 2.0**20
 _GIB = 2.0**30
 
 
@@ -136,8 +137,8 @@ def check_space(path: Path, size: int, *, keep_gib: float) -> None:
     free = shutil.disk_usage(place).free
     if free - size < keep_gib * _GIB:
         message = (
-            f"{path} may need {size / _GIB:.2f} GiB and {keep_gib:g} GiB are to stay free, "
-            f"but {place} has only {free / _GIB:.2f} GiB"
+            f"{path} may need {size / _MIB:.1f} MiB and {keep_gib:g} GiB are to stay free, "
+            f"but {place} has only {free / _MIB:.1f} MiB"
         )
         raise Retryable(message, remedy="free space, or set archive.purge; it is tried again")
 

@@ -51,20 +51,20 @@ class Site:
         values = {"free_disk_gib": 0, "retry_s": 30, **self.settings}
         return Observatory.model_validate({"root": str(self.root), "archive": values})
 
-    def write(self, name: str, content: str) -> Sighting:
+    def write(self, name: str, content: str | bytes) -> Sighting:
         path = self.root / "raw" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
         status = path.stat()
         moment = datetime.fromtimestamp(self.clock.now, UTC)
         return Sighting(
             path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino, seen_at=moment
         )
 
-    def see(self, name: str, content: str) -> Entry:
+    def see(self, name: str, content: str | bytes) -> Entry:
         return self.ledger.see(self.write(name, content), camera=CAMERA.name, night=NIGHT)
 
-    def add(self, name: str, content: str, *, number: str, parent: str = "") -> Entry:
+    def add(self, name: str, content: str | bytes, *, number: str, parent: str = "") -> Entry:
         """Bring a file as far as COMPLETE."""
         entry = self.see(name, content)
         ref = ExposureRef(
