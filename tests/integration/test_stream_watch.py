@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,51 +15,15 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from nightglass.config import Observatory, load_camera
 from nightglass.fitsio import read_product
-from nightglass.layout import Layout
-from nightglass.ledger import Entry, Ledger
+from nightglass.ledger import Ledger
 from nightglass.model import ProductKind, State
-from nightglass.pool import SerialPool
 from nightglass.streams import find_protocol
 from nightglass.streams.aartfaac import Window, encode_window
-from nightglass.watch import Watch
-from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
+from tests.integration.receiving import Sender, beat, entries_of, eventually, live, observatory, states
 
 pytestmark = pytest.mark.slow
-LIVE_S = 60.0
 BANDS = 3
-
-
-def eventually(condition: Callable[[], object], *, what: str) -> None:
-    end = time.monotonic() + LIVE_S
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
-class Sender:
-    """Serves bytes to whoever connects, as telescopes do; what is sent before anybody connects waits."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._connected: list[socket.socket] = []
-
-    def send(self, data: bytes) -> None:
-        if not self._connected:
-            self._listener.settimeout(LIVE_S)
-            self._connected.append(self._listener.accept()[0])
-        self._connected[0].sendall(data)
-
-    def hang_up(self) -> None:
-        for connection in self._connected:
-            connection.close()
-        self._connected.clear()
-
-    def close(self) -> None:
-        self.hang_up()
-        self._listener.close()
 
 
 @pytest.fixture
@@ -71,43 +32,6 @@ def senders() -> Iterator[list[Sender]]:
     yield found
     for sender in found:
         sender.close()
-
-
-def observatory(root: Path, senders: list[Sender], **changes: object) -> Observatory:
-    stream = {
-        "name": "sky",
-        "camera": "aartfaac",
-        "protocol": "aartfaac",
-        "endpoints": [sender.endpoint for sender in senders],
-        "reconnect_s": 0.05,
-        "wait_s": 0.5,
-    }
-    values = {
-        "root": root,
-        "streams": [stream | changes],
-        "limits": {"free_disk_gib": 0},
-        "reduction": {"quicklook": False},
-    }
-    return Observatory.model_validate(values)
-
-
-@contextlib.contextmanager
-def live(settings: Observatory, ledger: Ledger, told: list[str] | None = None) -> Iterator[Watch]:
-    names = {stream.camera: load_camera(stream.camera) for stream in settings.streams}
-    said = told if told is not None else []
-    watch = Watch(settings, names, ledger, SerialPool(), alarm=lambda subject, text: said.append(f"{subject}: {text}"))
-    thread = threading.Thread(target=watch.run, name="watch under test")
-    thread.start()
-    try:
-        yield watch
-    finally:
-        watch.stop()
-        thread.join(LIVE_S)
-    assert not thread.is_alive()
-
-
-def beat(root: Path) -> Heartbeat:
-    return read_heartbeats(Layout(root).run)[0]
 
 
 def window(band: int, step: int) -> Window:
@@ -123,14 +47,6 @@ def send(senders: list[Sender], bands: range, step: int) -> None:
     for band in bands:
         item = window(band, step)
         senders[band].send(encode_window(item.header, item.pixels))
-
-
-def entries_of(ledger: Ledger) -> list[Entry]:
-    return sorted(ledger.entries(), key=lambda entry: entry.path)
-
-
-def states(ledger: Ledger) -> list[State]:
-    return [entry.state for entry in ledger.entries()]
 
 
 def test_time_steps_are_reduced_and_the_last_is_written_at_the_end(tmp_path: Path, senders: list[Sender]) -> None:

@@ -1,0 +1,97 @@
+"""A watch that receives, and senders for it; for tests of streams."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nightglass.config import Observatory, load_camera
+from nightglass.layout import Layout
+from nightglass.ledger import Entry, Ledger
+from nightglass.model import State
+from nightglass.pool import SerialPool
+from nightglass.watch import Watch
+from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
+
+LIVE_S = 60.0
+
+
+def eventually(condition: Callable[[], object], *, what: str) -> None:
+    end = time.monotonic() + LIVE_S
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+class Sender:
+    """Serves bytes to whoever connects, as telescopes do; what is sent before anybody connects waits."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._connected: list[socket.socket] = []
+
+    def send(self, data: bytes) -> None:
+        if not self._connected:
+            self._listener.settimeout(LIVE_S)
+            self._connected.append(self._listener.accept()[0])
+        self._connected[0].sendall(data)
+
+    def hang_up(self) -> None:
+        for connection in self._connected:
+            connection.close()
+        self._connected.clear()
+
+    def close(self) -> None:
+        self.hang_up()
+        self._listener.close()
+
+
+def observatory(root: Path, senders: Sequence[Sender], **changes: object) -> Observatory:
+    stream = {
+        "name": "sky",
+        "camera": "aartfaac",
+        "protocol": "aartfaac",
+        "endpoints": [sender.endpoint for sender in senders],
+        "reconnect_s": 0.05,
+        "wait_s": 0.5,
+    }
+    values = {
+        "root": root,
+        "streams": [stream | changes],
+        "limits": {"free_disk_gib": 0},
+        "reduction": {"quicklook": False},
+    }
+    return Observatory.model_validate(values)
+
+
+@contextlib.contextmanager
+def live(settings: Observatory, ledger: Ledger, told: list[str] | None = None) -> Iterator[Watch]:
+    names = {stream.camera: load_camera(stream.camera) for stream in settings.streams}
+    said = told if told is not None else []
+    watch = Watch(settings, names, ledger, SerialPool(), alarm=lambda subject, text: said.append(f"{subject}: {text}"))
+    thread = threading.Thread(target=watch.run, name="watch under test")
+    thread.start()
+    try:
+        eventually(lambda: read_heartbeats(Layout(settings.root).run), what="heartbeat")
+        yield watch
+    finally:
+        watch.stop()
+        thread.join(LIVE_S)
+    assert not thread.is_alive()
+
+
+def beat(root: Path) -> Heartbeat:
+    return read_heartbeats(Layout(root).run)[0]
+
+
+def entries_of(ledger: Ledger) -> list[Entry]:
+    return sorted(ledger.entries(), key=lambda entry: entry.path)
+
+
+def states(ledger: Ledger) -> list[State]:
+    return [entry.state for entry in ledger.entries()]
