@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from deployments.cli.apx import apx_app
+from deployments.cli.emulate import emulate_app
 from deployments.cli.options import Camera, CameraNeeded, Config, NightAsked, Root
-from deployments.cli.stream import stream_app
 from deployments.cli.pages import pages_app
+from deployments.cli.recording import recording_app
+from deployments.cli.stream import stream_app
 
 __all__ = ["app"]
 
@@ -34,6 +36,8 @@ app.add_typer(camera_app, name="camera", rich_help_panel=_SITE)
 app.add_typer(notice_app, name="notice", rich_help_panel=_SITE)
 app.add_typer(stream_app, name="stream", rich_help_panel=_STREAMS)
 app.add_typer(apx_app, name="apx", rich_help_panel=_STREAMS)
+app.add_typer(emulate_app, name="emulate", rich_help_panel=_STREAMS)
+app.add_typer(recording_app)
 app.add_typer(pages_app)
 
 

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 M = TypeVar("M")
 
 Tap = Callable[[memoryview], None]
-"""Is shown bytes as they came, before they are decoded; must not keep them."""
+"""Is shown bytes as they came, before they are decoded, and none where a connection ended; must not keep them."""
 
 _MOST_SENDERS = 64
 _JITTER = 0.3

@@ -33,6 +33,8 @@ class TcpReceiver(ThreadedReceiver[M]):
             return self._receive(connection)
         finally:
             connection.close()
+            if self._tap is not None:
+                self._tap(memoryview(b""))
             self._deliver(self._decoder.finish(), str(self._endpoint))
 
     def _receive(self, connection: socket.socket) -> str:

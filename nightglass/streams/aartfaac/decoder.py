@@ -136,6 +136,8 @@ class WindowDecoder(BufferedDecoder[Window]):
         if self._stop - self._start < head.head_bytes:
             return None
         header = bytes(self._head[self._start + HEAD_BYTES : self._start + head.head_bytes])
+        if find_magic(header, 0, len(header)) >= 0:  # the sender went on with the next window inside this one's header
+            return WindowStatus.TORN
         facts = read_facts(header)
         if facts.shape is None or facts.shape[0] * facts.shape[1] * PIXEL_BYTES != head.array_bytes:
             return WindowStatus.BAD_SHAPE

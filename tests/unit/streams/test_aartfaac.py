@@ -174,6 +174,18 @@ def test_a_sender_that_loses_bytes_gives_no_false_pixels(shape: tuple[int, int],
     assert decoder.tally.skipped == kept
 
 
+@pytest.mark.parametrize("cut", [530, 900, 512 + 2880 - 80])
+def test_a_window_cut_inside_its_header_costs_itself_alone(cut: int) -> None:
+    """The first cards tell the size, so that the next window could pass for the rest of header and pixels."""
+    image = np.zeros((40, 60), np.float32)
+    header = make_header(image.shape, timestamp=MOMENT, frequency_hz=6e6)
+    wire = encode_window(header, image)
+    decoder = WindowDecoder()
+    windows = decoder.feed(wire[:cut] + wire + wire)
+    assert [bool((window.pixels == image).all()) for window in windows] == [True, True]
+    assert decoder.tally.skipped == cut
+
+
 def test_pixels_that_look_like_text_are_no_torn_window() -> None:
     image = np.full((64, 64), np.frombuffer(b"ABCD", np.float32)[0])
     header = make_header(image.shape, timestamp=MOMENT, frequency_hz=6e6)
