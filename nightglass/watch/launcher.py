@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from nightglass.errors import LeaseLost, NightglassError, Retryable
 from nightglass.model import CALIBRATION_KINDS, State
 from nightglass.reduction import GroupJob
 from nightglass.watch.breaker import Breaker, BreakerState
+from nightglass.watch.claims import claim_batch
 from nightglass.watch.dispatch import Dispatch, ReadyItem
 from nightglass.watch.flights import Flight, Flights, Trouble, Verdict
 from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
@@ -220,10 +220,11 @@ class Launcher:
         workers = max(len(self.bench.pool.workers()), 1)
         lease_s = rules.lease_s * math.ceil(exposures / workers)
         job_id, groups = secrets.token_hex(_ID_BYTES), []
-        for item in batch:
-            leases = self._leases(item, lease_s=lease_s)
-            refs = {ref.exposure_id: ref for ref in self.bench.ledger.refs([lease.exposure_id for lease in leases])}
-            if not leases or len(refs) < len(leases):
+        taken = claim_batch(batch, self.bench.ledger, owner=str(self.owner), lease_s=lease_s)
+        claimed = [lease.exposure_id for leases in taken for lease in leases]
+        refs = {ref.exposure_id: ref for ref in self.bench.ledger.refs(claimed)}
+        for item, leases in zip(batch, taken, strict=True):
+            if not leases or any(lease.exposure_id not in refs for lease in leases):
                 self._revoke(leases, "a member was replaced while it was claimed")
                 continue
             groups.append(
@@ -250,20 +251,6 @@ class Launcher:
             deadline_s=1.5 * rules.lease_s + 1.0,
             groups=tuple(groups),
         )
-
-    def _leases(self, item: ReadyItem, *, lease_s: float) -> tuple[Lease, ...]:
-        ledger, owner = self.bench.ledger, str(self.owner)
-        leases = ledger.claim(item.members, owner=owner, lease_s=lease_s)
-        if leases:
-            return leases
-        # one of them was skipped, replaced or taken by somebody else: the others go without it
-        now = time.time()
-        left = [
-            entry.exposure_id
-            for entry in ledger.entries(ids=item.members, states=[State.GROUPED])
-            if (entry.retry_at or 0.0) <= now
-        ]
-        return ledger.claim(left, owner=owner, lease_s=lease_s) if left else ()
 
     def _launch(self, job: Job, now: float) -> None:
         dark = self.is_dark

@@ -137,6 +137,19 @@ def test_bad_health_opens_the_breaker_but_lets_begun_work_finish(stand: Stand) -
     assert len(stand.main.jobs) == 3
 
 
+def test_a_batch_goes_without_what_is_somebody_elses(stand: Stand) -> None:
+    stand.stock(*range(1, 8))
+    lost = f"lynx/{NIGHT}/0006"
+    assert stand.ledger.claim([lost], owner="somebody", lease_s=60)
+    stand.turn(0)
+    first, second = stand.main.jobs
+    assert [group.group_id[-4:] for group in first.groups] == ["0007", "0005", "0004"]
+    assert [group.group_id[-4:] for group in second.groups] == ["0003", "0002", "0001"]
+    leases = {lease.token for job in (first, second) for group in job.groups for lease in group.leases}
+    assert len(leases) == 6
+    assert leases < stand.ledger.tokens()
+
+
 def test_only_the_groups_of_a_batch_that_have_not_begun_are_taken_back(stand: Stand) -> None:
     stand.stock(*range(1, 8))
     stand.turn(0)
