@@ -119,10 +119,10 @@ def _check_end(site: Site) -> None:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("site", ["compressed"], indirect=True)
-def test_a_few_kills_leave_right_cubes_or_none(site: Site) -> None:
-    _kill_at_random(site, 3)
+def test_a_kill_leaves_right_cubes_or_none(site: Site) -> None:
+    _kill_at_random(site, 1)
     _check_end(site)
 
 

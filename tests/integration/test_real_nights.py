@@ -21,22 +21,16 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.cluster, pytest.ma
 
 
 def _run(directory: Path, camera: str, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return _run_sources(root, str(directory), "--camera", camera, *options)
+
+
+def _run_sources(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "NIGHTGLASS_"))
     }
-    command = [
-        sys.executable,
-        "-m",
-        "deployments.cli",
-        "run",
-        str(directory),
-        "--camera",
-        camera,
-        "--once",
-        "--no-prefect",
-    ]
+    command = [sys.executable, "-m", "deployments.cli", "run", *options, "--once", "--no-prefect", "--root", str(root)]
     return subprocess.run(
-        [*command, "--root", str(root), *options],
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -183,9 +177,10 @@ def test_bad_and_odd_files_among_good_ones(real_data: Path, tmp_path: Path) -> N
     for path in good:
         shutil.copy(path, raw / path.name)
     config = tmp_path / "observatory.toml"
-    config.write_text("[limits]\nimage_mib = 256\n")
+    source = f'camera = "generic"\ndirectory = "{raw}"\ntransfer_timeout_s = 5.0\n'
+    config.write_text(f"[[sources]]\n{source}[limits]\nimage_mib = 256\n")
     root = tmp_path / "root"
-    done = _run(raw, "generic", root, "--night", "20171219", "--config", str(config))
+    done = _run_sources(root, "--night", "20171219", "--config", str(config))
     entries = {entry.path.name: entry for entry in _entries(root)}
     assert {entries[path.name].state for path in good} == {State.REDUCED}, done.stdout + done.stderr
     for name in odd:
