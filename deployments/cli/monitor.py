@@ -74,13 +74,14 @@ def monitor_command(wish: MonitorWish, *, config: Path | None, root: Path | None
 @contextmanager
 def showing(wish: MonitorWish, session: Session) -> Iterator[LivePicture]:
     """Run the monitor of a source while a block runs."""
+    from nightglass.monitor.recorded import FileFeed
     from nightglass.monitor.streaming import monitor_file, monitor_stream
 
     source, path = _resolve(wish, session)
     if path is not None:
-        live = LivePicture(_plain(path.name))
-        monitor = _make(wish.kind, "astropix", path.name)
-        with monitor_file(monitor, path, live, refresh_s=wish.refresh_s):
+        live, feed = LivePicture(_plain(path.name)), FileFeed(path)
+        monitor = _make(wish.kind, feed.protocol.name, path.name)
+        with monitor_file(monitor, feed, live, refresh_s=wish.refresh_s):
             yield live
     elif source is not None:
         live = LivePicture(_plain(source.name))

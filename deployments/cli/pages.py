@@ -22,7 +22,7 @@ def monitor(
     source: Annotated[
         str,
         typer.Argument(
-            help="Stream of the observatory file, aartfaac://HOST:PORT,..., astropix://GROUP:PORT, or FILE.apx."
+            help="Name in the observatory file, aartfaac://HOST:PORT,..., astropix://GROUP:PORT, a recording, FILE.apx."
         ),
     ],
     *,

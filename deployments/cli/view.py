@@ -159,6 +159,7 @@ def as_json(view: NightView) -> dict[str, Any]:
                 "queued": beat.queued,
                 "running": beat.running,
                 "breaker": beat.breaker,
+                "streams": beat.streams,
                 "alarms": beat.alarms,
                 "cluster": beat.cluster,
             }

@@ -6,15 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from nightglass.config import Overflow, StreamSource
 from nightglass.monitor.feeds import FeedState
 from nightglass.monitor.live import LivePicture
 from nightglass.monitor.monitor import Monitor
+from nightglass.monitor.recorded import FileFeed
 from nightglass.monitor.running import run_monitor
-from nightglass.monitor.runs import RunFeed
 from nightglass.sensors.backlog import Backlog
 from nightglass.sensors.receiver import Receiver, ReceiverStatus
 from nightglass.sensors.receivers import open_receivers
@@ -66,15 +65,9 @@ def monitor_stream(
 
 
 @contextmanager
-def monitor_file(monitor: Monitor[Any], path: Path, live: LivePicture, *, refresh_s: float = 0.5) -> Iterator[None]:
-    """Run a monitor over a file of AstroPix readouts, as fast as it goes; the last picture stays while a block runs.
-
-    Raises
-    ------
-    Misconfigured, Rejected, Retryable
-        If it is no such file, or cannot be read.
-    """
-    feed, stop = RunFeed(path), threading.Event()
+def monitor_file(monitor: Monitor[Any], feed: FileFeed, live: LivePicture, *, refresh_s: float = 0.5) -> Iterator[None]:
+    """Run a monitor over a file, as fast as it goes; the last picture stays while a block runs."""
+    stop = threading.Event()
     thread = threading.Thread(
         target=run_monitor,
         args=(monitor, feed, live),

@@ -71,7 +71,7 @@ function axes(frame, view, panel, { log = false, grid = true } = {}) {
   const toX = (x) => left + ((x - view.x0) / (view.x1 - view.x0)) * (right - left);
   const toY = (y) => bottom - ((y - view.y0) / (view.y1 - view.y0)) * (bottom - top);
   pen.strokeStyle = ink.faint; pen.fillStyle = ink.dim; pen.lineWidth = 1;
-  const across = ticks(view.x0, view.x1, (right - left) / 70);
+  const across = ticks(view.x0, view.x1, (right - left) / 50);
   pen.textAlign = "center"; pen.textBaseline = "top";
   for (const x of across) {
     if (grid) line(pen, toX(x), top, toX(x), bottom);

@@ -21,6 +21,9 @@ function span(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
+// A reason without the directories of the paths in it: the example says which file it is.
+function brief(reason) { return reason.replace(/(?<![\w:/])\/(?:[^\s/:]+\/)+/g, ""); }
+
 function panel(title, wide = "") {
   const box = make("section", null, "", `panel ${wide}`);
   make("h2", box, title);
@@ -90,6 +93,15 @@ function watches(night) {
   return table(panel("Watches"), ["process", "phase", "cameras", "queued", "running", "Prefect breaker"], rows, "no watch is alive");
 }
 
+function streams(night) {
+  const rows = night.watches.flatMap((watch) => watch.streams ?? []).map((one) => [
+    one.name, one.camera, one.messages, Number((one.bytes / 2 ** 20).toFixed(1)), one.files, Number(one.lag_s.toFixed(2)),
+    one.waiting, one.lost, one.dropped, one.error || one.peers.map((peer) => `${peer.peer} ${peer.state}`).join(", "),
+  ]);
+  const columns = ["stream", "camera", "messages", "MiB", "files", "lag [s]", "waiting", "lost", "dropped", "peers"];
+  return rows.length ? [table(panel("Streams of the night", "wide"), columns, rows, "")] : [];
+}
+
 function stages(night) {
   const rows = night.stages.map((one) => [one.stage, one.camera, one.due.slice(0, 16).replace("T", " "), one.state, one.reason]);
   return table(panel("Stages"), ["stage", "camera", "due (UTC)", "state", ""], rows, "no stage is planned");
@@ -99,12 +111,12 @@ function recent(night) {
   const rows = night.recent.map((one) => [
     one.exposure, one.kind, one.filter, span(one.latency_s), one.quality ? word(one.quality, "q") : "", span(one.age_s),
   ]);
-  return table(panel("Reduced last"), ["exposure", "kind", "filter", "latency", "quality", "ago"], rows, "nothing is reduced yet");
+  return table(panel("Reduced last", "wide"), ["exposure", "kind", "filter", "latency", "quality", "ago"], rows, "nothing is reduced yet");
 }
 
 function errors(night) {
-  const rows = night.errors.map((one) => [word(one.state, "s"), one.count, one.reason, one.examples.map((path) => path.split("/").at(-1)).join(", ")]);
-  return table(panel("Problems"), ["state", "exposures", "reason", "for example"], rows, "none");
+  const rows = night.errors.map((one) => [word(one.state, "s"), one.count, brief(one.reason), one.examples.map((path) => path.split("/").at(-1)).join(", ")]);
+  return table(panel("Problems", "wide"), ["state", "exposures", "reason", "for example"], rows, "none");
 }
 
 async function renew() {
@@ -123,7 +135,7 @@ async function renew() {
       const alarms = night.watches.flatMap((watch) => watch.alarms.map((alarm) => `${alarm.subject ?? ""}: ${alarm.text ?? ""}`));
       find("alarms").replaceChildren(...alarms.map((text) => make("p", null, text)));
       shown.unshift(exposures(night));
-      shown.push(watches(night), stages(night), recent(night), errors(night));
+      shown.push(...streams(night), watches(night), stages(night), recent(night), errors(night));
       if (night.prefect_ui) {
         const box = panel("Prefect");
         box.append(link(night.prefect_ui, night.prefect_ui));

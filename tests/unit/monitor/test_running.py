@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,8 @@ from nightglass.monitor import (
     Picture,
     run_monitor,
 )
+from nightglass.monitor.recorded import FileFeed
+from nightglass.sensors.recordings import Recorder
 from nightglass.streams import DECODERS
 from tests.unit.monitor.feeding import Came, Flood, Queue
 
@@ -145,6 +148,36 @@ def test_a_new_beginning_forgets_everything() -> None:
         assert live.newest.counters["messages"] == 0
         feed.waiting.append(Came(3))
         until(lambda: live.newest.message == "[3]")
+
+
+def test_a_recording_is_seen_as_the_stream_was(tmp_path: Path) -> None:
+    endpoints = ("127.0.0.1:6666", "127.0.0.1:6667")
+    protocol = DECODERS["aartfaac"]
+    with Recorder(tmp_path / "sky.rec", protocol="aartfaac", endpoints=endpoints) as recorder:
+        for seed in range(12):
+            wire = protocol.encode(protocol.example(seed))
+            recorder.write(seed % 2, wire[:700])
+            recorder.write(seed % 2, wire[700:] + (b"garbage" if seed == 11 else b""))
+        recorder.write(1, b"")
+    feed, live = FileFeed(tmp_path / "sky.rec"), LivePicture("sky")
+    with running(AartfaacMonitor(), feed, live, refresh_s=0.01, state=feed.state):
+        until(lambda: live.newest.losses.get("damaged bytes") == 7)
+    assert feed.protocol.name == "aartfaac"
+    assert live.newest.counters["windows"] == 12
+
+
+def test_a_recording_that_was_cut_off_is_told_of(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "pix.rec", protocol="astropix", endpoints=("127.0.0.1:5007",)) as recorder:
+        for seed in range(20):
+            recorder.write(0, DECODERS["astropix"].encode(DECODERS["astropix"].example(seed)))
+        recorder.write(0, b"nonsense")
+    torn = (tmp_path / "pix.rec").read_bytes()[:-3]
+    (tmp_path / "pix.rec").write_bytes(torn)
+    feed, live = FileFeed(tmp_path / "pix.rec"), LivePicture("pix")
+    with running(AstroPix4Monitor(), feed, live, refresh_s=0.01, state=feed.state):
+        until(lambda: bool(live.newest.alarms))
+    assert live.newest.counters["last readout id"] == 19
+    assert "was cut off" in live.newest.alarms[0]
 
 
 def test_a_viewer_waits_for_what_is_newer() -> None:

@@ -285,6 +285,21 @@ def a_night() -> dict:
                 "queued": 1,
                 "running": 2,
                 "breaker": {"state": "closed"},
+                "streams": [
+                    {
+                        "name": "sky",
+                        "camera": "aartfaac",
+                        "messages": 77,
+                        "bytes": 2**20,
+                        "files": 5,
+                        "lag_s": 0.5,
+                        "waiting": 0,
+                        "lost": 3,
+                        "dropped": 0,
+                        "error": "",
+                        "peers": [{"peer": "h:1", "state": "receiving"}],
+                    }
+                ],
                 "alarms": [{"subject": "disk", "text": "is filling"}],
                 "cluster": {},
             }
@@ -314,6 +329,7 @@ def test_the_page_of_the_night_shows_it(live: LivePicture, tmp_path: Path) -> No
             "a.fits",
             "disk: is filling",
             "12.3",
+            "h:1 receiving",
         ):
             assert word in text
         links = browser.evaluate("[...document.querySelectorAll('td a')].map((link) => link.href)")
