@@ -21,6 +21,7 @@ __all__ = [
     "Dialect",
     "GroupRule",
     "KindRule",
+    "LightCurveRule",
     "MissingCalibration",
     "QualityRule",
     "StepEntry",
@@ -212,6 +213,21 @@ def _outside(value: float, below: float | None, above: float | None) -> bool:
     return (below is not None and value < below) or (above is not None and value > above)
 
 
+class LightCurveRule(Section):
+    """How sources are followed over a night."""
+
+    de_ruiter: float = Field(5.68, gt=0)
+    """Largest distance between two measurements of one source, in units of their errors; TraP's default."""
+    search_arcsec: float = Field(1800.0, gt=0)
+    """The same on the sky."""
+    position_error_pixels: float = Field(0.2, gt=0)
+    """What remains uncertain about the position of a bright source."""
+    aperture_pixels: float = Field(5.0, gt=0)
+    """Radius of the circle in which all are measured."""
+    most_sources: int = Field(2000, ge=1)
+    """Of one image, brightest first."""
+
+
 class StepEntry(Section):
     """One line of a step list: a name, or a table with `step` and parameters."""
 
@@ -244,6 +260,8 @@ class Camera(Section):
     calibrations: dict[Kind, CalibrationRule] = Field(default_factory=dict)
     groups: tuple[GroupRule, ...] = ()
     quality: tuple[QualityRule, ...] = ()
+    lightcurves: LightCurveRule | None = None
+    """Midway and final make light curves, if this is there."""
     archive: ArchiveKeywords = ArchiveKeywords()
     steps: dict[str, dict[str, StepList]]
     """List name -> kind (or ``default``) -> steps."""

@@ -200,8 +200,11 @@ class Postprocess:
         return self.ledger.reconcile(self.night, self.camera.name, files=files, product_files=products)
 
     def report(self, reconciliation: Reconciliation | None) -> StageReport:
-        """Write summary, error report and exposure log."""
+        """Write light curves, where the camera has them, and summary, error report and exposure log."""
+        from nightglass.lightcurves import make_light_curves
+
         self._keep()
+        make_light_curves(self.night, self.camera, ledger=self.ledger, layout=Layout(self.observatory.root))
         return write_reports(
             self.stage,
             self.night,

@@ -14,9 +14,12 @@ from nightglass.archive import archive_exposure
 from nightglass.config import Limits, Observatory, load_camera
 from nightglass.cubes import CubeRequest, assemble_cube
 from nightglass.fitsio import read_product
+from nightglass.layout import Layout
 from nightglass.ledger import Ledger
-from nightglass.model import Content, ProductKind, State
+from nightglass.lightcurves import light_curve_path
+from nightglass.model import Content, Night, ProductKind, Stage, State
 from nightglass.pool import SerialPool
+from nightglass.postprocess import run_stage
 from nightglass.streams.aartfaac import encode_window
 from nightglass.streams.astropix import RunSummary, decode_run, read_run
 from tests.integration.receiving import Sender, beat, entries_of, eventually, live, observatory, states
@@ -66,6 +69,7 @@ def test_a_real_sky_reaches_reduction_and_cube_with_equal_pixels(real_data: Path
                 with fits.open(summary.path, checksum=True) as cube:
                     for band in range(BANDS):
                         np.testing.assert_array_equal(np.squeeze(cube[f"SB{band}"].data), skies[step, band])
+            check_light_curves(entries[0].night, ledger, settings)
             whole = tmp_path / "night.fits"
             request = CubeRequest(paths=tuple(entry.path for entry in entries), out=whole, role="sky")
             assemble_cube(request, pool=SerialPool(), limits=Limits(), camera=camera)
@@ -76,6 +80,25 @@ def test_a_real_sky_reaches_reduction_and_cube_with_equal_pixels(real_data: Path
     finally:
         for sender in senders:
             sender.close()
+
+
+def check_light_curves(night: Night, ledger: Ledger, settings: Observatory) -> None:
+    """Let midway make them: the brightest source is there at all steps, and as bright as its sky was made."""
+    camera = load_camera("aartfaac")
+    assert run_stage(Stage.MIDWAY, night, camera, ledger=ledger, pool=SerialPool(), observatory=settings)
+    with fits.open(light_curve_path("aartfaac", night, Layout(settings.root)), checksum=True) as hdus:
+        curves = hdus["CURVES"].data
+        assert set(curves["step"]) == set(range(STEPS))
+        first = curves[(curves["step"] == 0) & (curves["band"] == "SB0")]
+        assert len(first) > 3
+        brightest = first["source"][np.argmax(first["flux"])]
+        for band in range(BANDS):
+            rows = curves[(curves["source"] == brightest) & (curves["band"] == f"SB{band}")]
+            factors = np.array([1 + step + 0.5 * band for step in range(STEPS)])
+            assert rows["detected"].all()
+            np.testing.assert_allclose(rows["flux"] / rows["flux"][0], factors / factors[0], rtol=1e-4)
+            expected = np.std(factors, ddof=1) / np.mean(factors)
+            assert rows["v"][-1] == pytest.approx(expected, rel=1e-3)
 
 
 def free_port() -> int:
