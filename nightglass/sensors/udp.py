@@ -27,6 +27,7 @@ M = TypeVar("M")
 
 _TICK_MS = 200
 _BATCH = 256
+_LAST_BATCHES = 1024
 _LARGEST = 65536
 _SO_RXQ_OVFL = 40
 """Linux: each datagram comes with the number of those that were dropped before it."""
@@ -91,19 +92,23 @@ class UdpReceiver(ThreadedReceiver[M]):
         while not self._stopping.is_set():
             if poller.poll(_TICK_MS):
                 self._drain(listener, buffer)
-        # what the system has taken is ours
-        self._drain(listener, buffer)
+        # what the system has taken is ours; a sender that never pauses does not keep this from ending
+        for _ in range(_LAST_BATCHES):
+            if not self._drain(listener, buffer):
+                break
         return "stopped"
 
-    def _drain(self, listener: socket.socket, buffer: bytearray) -> None:
-        """Take what is there, up to a batch, and pass it on sender by sender."""
+    def _drain(self, listener: socket.socket, buffer: bytearray) -> bool:
+        """Take what is there, up to a batch, and pass it on sender by sender; say whether there may be more."""
         view, datagram, tap = memoryview(buffer), self._singles.datagram, self._tap
         messages: list[M] = []
         sender: object = None
+        more = True
         for _ in range(_BATCH):
             try:
                 count, ancillary, _, address = listener.recvmsg_into((buffer,), _ANCILLARY_BYTES)
             except BlockingIOError:
+                more = False
                 break
             if ancillary:
                 self._note_drops(ancillary)
@@ -114,6 +119,7 @@ class UdpReceiver(ThreadedReceiver[M]):
                 tap(view[:count])
             messages += datagram(view[:count])
         self._deliver(messages, self._name(sender))
+        return more
 
     def _note_drops(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         for level, kind, data in ancillary:

@@ -117,7 +117,7 @@ def test_a_sender_that_is_not_there_yet_is_waited_for() -> None:
                 connection.sendall(AARTFAAC.encode(AARTFAAC.example(0)))
                 collect(waiting, 1)
                 assert receiver.status.trouble == ""
-    assert len(told) == 1  # however many attempts there were
+                assert len(told) == 1  # however many attempts there were
 
 
 def test_silence_ends_a_connection_only_where_it_is_asked_for() -> None:
