@@ -41,7 +41,9 @@ class _Piece:
 def read_back(path: Path, *, pool: Pool, limits: Limits) -> None:
     """Read a whole file, on the workers of a pool, and compare it with its own checksums.
 
-    What can be dropped from the page cache is, so that a synced file is read from the disk.
+    What can be dropped from the page cache is, so that a synced file is read from the disk. This proves that system and
+    device return what was put in; not that a device which acknowledged the sync out of a volatile cache of its own
+    would still do so after a loss of power.
 
     Raises
     ------
@@ -59,15 +61,16 @@ def read_back(path: Path, *, pool: Pool, limits: Limits) -> None:
 
 
 def _pieces(path: Path, hdus: Sequence[HduText]) -> Iterator[_Piece]:
-    for index, hdu in enumerate(hdus):
-        for start in range(0, hdu.data_size, _PIECE):
-            yield _Piece(path, index, hdu.data_offset + start, min(_PIECE, hdu.data_size - start))
+    with reading(path), path.open("rb", buffering=0) as stream:
+        for index, hdu in enumerate(hdus):
+            for start in range(0, hdu.data_size, _PIECE):
+                offset, size = hdu.data_offset + start, min(_PIECE, hdu.data_size - start)
+                # asked for as a whole, and while the pieces before it are summed: the disk is never idle
+                os.posix_fadvise(stream.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
+                yield _Piece(path, index, offset, size)
 
 
 def _sum_piece(piece: _Piece) -> int:
-    with reading(piece.path), piece.path.open("rb", buffering=0) as stream:
-        # all of it at once: a disk is slow when it is asked for little at a time
-        os.posix_fadvise(stream.fileno(), piece.offset, piece.size, os.POSIX_FADV_WILLNEED)
     return sum_range(piece.path, piece.offset, piece.size)
 
 

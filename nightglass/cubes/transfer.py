@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -132,15 +133,16 @@ def transfer(
     share = size // (_TASKS_EACH * max(len(pool.workers()), 1))
     most = _GATHERED_BYTES if target.gathers else _TASK_BYTES
     tasks = _tasks(moves, target, limits, max(min(share, most), 1))
-    for task, results in _done(tasks, target, pool, begins_here=size <= _SMALL_BYTES and not target.gathers):
-        for result in results:
-            moved = _received(result, target.descriptor)
-            totals[moved.hdu] = add_sums(totals[moved.hdu], moved.total)
-            faults += moved.faults
-        if target.durable:
-            _send_to_disk(task, target.descriptor)
-        if on_moved is not None:
-            on_moved(task.size)
+    begins_here = size <= _SMALL_BYTES and not target.gathers
+    with _written_back(target) as write_back:
+        for task, results in _done(tasks, target, pool, begins_here=begins_here):
+            for result in results:
+                moved = _received(result, target.descriptor)
+                totals[moved.hdu] = add_sums(totals[moved.hdu], moved.total)
+                faults += moved.faults
+            write_back()
+            if on_moved is not None:
+                on_moved(task.size)
     if faults:
         raise SpoiltFrames(faults)
     return totals
@@ -168,10 +170,29 @@ def _done(
     yield from run_tasks(pool, function, tasks, key=f"cube {target.part.name}")
 
 
-def _send_to_disk(task: MoveTask, descriptor: int) -> None:
-    """Have the bytes of a task written back, without waiting for them: dropping them from the cache begins with it."""
-    for run in task.runs:
-        os.posix_fadvise(descriptor, run.offset, run.size, os.POSIX_FADV_DONTNEED)
+@contextlib.contextmanager
+def _written_back(target: Target) -> Iterator[Callable[[], None]]:
+    """Give what has all that is there sent to the disk, in a thread, while the rest is still moved.
+
+    The sync at the end then has little left to wait for.
+    """
+    if not target.durable:
+        yield lambda: None
+        return
+    running: Future[None] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="write-back") as thread:
+
+        def begin() -> None:
+            nonlocal running
+            if running is not None:
+                if not running.done():
+                    return
+                running.result()  # the system tells an error of the disk once: the sync at the end would not hear of it
+            running = thread.submit(os.fdatasync, target.descriptor)
+
+        yield begin
+        if running is not None:
+            running.result()
 
 
 def _received(result: MovedRun | FetchedRun, descriptor: int) -> MovedRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -281,6 +282,17 @@ def test_a_full_disk(tmp_path, compression, mode):
     assert len(left_in(tmp_path / "frames")) == 12
     request = request_of(paths, out=tmp_path / "cube.fits", compression=compression)
     assert assemble_cube(request, pool=SerialPool()).frames == 12
+
+
+@COMPRESSIONS
+def test_an_error_of_the_disk_while_it_is_written_back(paths, out, compression, monkeypatch):
+    def failing(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(Retryable, match="Input/output error"):
+        assemble_cube(request_of(paths, out=out, compression=compression), pool=SerialPool())
+    assert left_in(out.parent) == []
 
 
 def test_a_directory_that_may_not_be_written(paths, tmp_path):
