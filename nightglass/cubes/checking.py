@@ -27,8 +27,13 @@ class SumTask:
     members: tuple[tuple[int, Stamp, Plane], ...]
 
 
-def check_tiles(survey: Survey, image: ImagePlan, pool: Pool) -> None:
+def check_tiles(survey: Survey, image: ImagePlan, pool: Pool, *, small_here: bool = True) -> None:
     """Compare the tiles of an image with the sums that their files state.
+
+    Parameters
+    ----------
+    small_here : bool
+        Whether few bytes are read here, not by workers.
 
     Raises
     ------
@@ -37,9 +42,8 @@ def check_tiles(survey: Survey, image: ImagePlan, pool: Pool) -> None:
     """
     stated = [index for index in image.planes if survey.planes[index].datasum is not None]
     size = sum(survey.planes[index].size for index in stated)
-    sums = run_tasks(
-        pool if size > _SMALL_BYTES else SerialPool(), find_spoilt, _tasks(survey, stated), key=f"check {image.name}"
-    )
+    chosen = SerialPool() if small_here and size <= _SMALL_BYTES else pool
+    sums = run_tasks(chosen, find_spoilt, _tasks(survey, stated), key=f"check {image.name}")
     faults = tuple(fault for _, found in sums for fault in found)
     if faults:
         raise SpoiltFrames(faults)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from nightglass.config import Limits
 from nightglass.cubes.gathering import TileBin, collect_tiles
-from nightglass.cubes.joining import WIDE_HEAP, JoinedTiles, Segment, join_tiles
-from nightglass.cubes.moving import Move
+from nightglass.cubes.joining import WIDE_HEAP, DamagedTiles, JoinedTiles, Segment, join_tiles
+from nightglass.cubes.moving import Fault, Move
 from nightglass.cubes.placing import PlacedHdu, header_cards, primary_cards, scaling_cards, table_cards
 from nightglass.cubes.plain import finish_hdu
 from nightglass.cubes.records import (
@@ -24,7 +24,7 @@ from nightglass.cubes.records import (
     TablePlan,
 )
 from nightglass.cubes.sums import sum_block
-from nightglass.cubes.transfer import Placed, Target, creating, transfer, write_at
+from nightglass.cubes.transfer import Placed, SpoiltFrames, Target, creating, transfer, write_at
 from nightglass.fitsio.cards import comment_cards
 from nightglass.fitsio.checksums import add_sums
 from nightglass.fitsio.product_cards import CardValue, make_cards
@@ -88,14 +88,23 @@ def write_compressed(
                 ready.append(item)
                 continue
             found = collect_tiles(plan, item, part, fragments, pool=pool, limits=limits, on_done=report.add)
-            ready.append(_Squeezed(item, found, join_tiles(found.tiles, wide_heap=wide_heap)))
-        # fragments of a gathered cube are here, and only here
-        mover = SerialPool() if plan.request.mode == "gather" else pool
-        _write(plan, ready, part, mover, limits)
+            ready.append(_Squeezed(item, found, _join(found, wide_heap)))
+        _write(plan, ready, part, pool, limits)
     finally:
         for fragment in fragments:
             fragment.unlink(missing_ok=True)
     return tuple(_summary(item) for item in ready if isinstance(item, _Squeezed))
+
+
+def _join(found: TileBin, wide_heap: int) -> JoinedTiles:
+    try:
+        return join_tiles(found.tiles, wide_heap=wide_heap)
+    except DamagedTiles as damaged:
+        faults = [
+            Fault(found.members[number], found.tiles[number].file.stamp.path, reason)
+            for number, reason in damaged.reasons.items()
+        ]
+        raise SpoiltFrames(faults) from damaged
 
 
 class _Counter:
@@ -115,20 +124,30 @@ class _Counter:
 def _write(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan], part: Path, pool: Pool, limits: Limits) -> None:
     placed = _place(plan, ready)
     squeezed = {index: item for index, item in enumerate(ready, start=1) if isinstance(item, _Squeezed)}
+    gathers = plan.request.mode == "gather"
+    made = {index: item for index, item in squeezed.items() if item.bin.made}
+    found = {index: item for index, item in squeezed.items() if not item.bin.made}
     with creating(part) as descriptor:
         os.posix_fallocate(descriptor, 0, placed[-1].end)  # a disk that is too small says so now
-        target = Target(
-            part, descriptor, tuple(hdu.data_offset for hdu in placed), gathers=False, durable=plan.request.durable
-        )
-        size = sum(item.joined.heap_size for item in squeezed.values())
-        totals = transfer(_moves(squeezed), target, size=size, pool=pool, limits=limits)
+        offsets = tuple(hdu.data_offset for hdu in placed)
+        target = Target(part, descriptor, offsets, gathers=gathers, durable=plan.request.durable)
+        # fragments of a gathered cube are here, and only here; its frames are where the workers are
+        totals = _transfer(made, replace(target, gathers=False), SerialPool() if gathers else pool, limits)
+        totals |= _transfer(found, target, pool, limits)
         for index, hdu in enumerate(placed):
-            total = totals[index]
+            total = totals.get(index, 0)
             if index in squeezed:
                 rows = squeezed[index].joined.rows
                 write_at(descriptor, rows, hdu.data_offset)
                 total = add_sums(total, sum_block(rows))
             finish_hdu(descriptor, hdu, total)
+
+
+def _transfer(squeezed: dict[int, _Squeezed], target: Target, pool: Pool, limits: Limits) -> dict[int, int]:
+    """Move heaps; return the sum of each, by the HDU it is in."""
+    size = sum(item.joined.heap_size for item in squeezed.values())
+    totals = transfer(_moves(squeezed), target, size=size, pool=pool, limits=limits)
+    return {index: totals[index] for index in squeezed}
 
 
 def _moves(squeezed: dict[int, _Squeezed]) -> Iterator[Placed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +11,8 @@ from typing import Any, Final
 from nightglass.config import Limits
 from nightglass.cubes.checking import check_tiles
 from nightglass.cubes.headers import read_header
-from nightglass.cubes.joining import PlaneTiles
-from nightglass.cubes.moving import Fault
+from nightglass.cubes.joining import PlaneTiles, difference_of_columns
+from nightglass.cubes.moving import Fault, check_unchanged
 from nightglass.cubes.plain import lightened
 from nightglass.cubes.records import Compression, CubePlan, Encoding, FrameFile, ImagePlan, Plane, Survey, TileLayout
 from nightglass.cubes.squeezing import (
@@ -27,14 +27,16 @@ from nightglass.cubes.squeezing import (
 )
 from nightglass.cubes.transfer import SpoiltFrames
 from nightglass.cubes.working import run_tasks
+from nightglass.errors import NightglassError
 from nightglass.fitsio.product_cards import CardValue
 from nightglass.fitsio.sources import reading
-from nightglass.pool import Pool
+from nightglass.pool import Pool, SerialPool
 
-__all__ = ["TileBin", "collect_tiles", "why_not_joined"]
+__all__ = ["TileBin", "collect_tiles", "read_tables", "why_not_joined"]
 
 _TASK_BYTES: Final = 32 << 20
 _TASKS_EACH: Final = 4
+_TASK_TABLES: Final = 64
 _SEEDS: Final = 10_000
 _KEPT: Final = ("ZBLANK", "ZSCALE", "ZZERO", "ZMASKCMP")
 """Keywords of a compressed image on which the meaning of its tiles depends, beside those of the layout."""
@@ -54,6 +56,8 @@ class TileBin:
         Rows and columns.
     keywords : dict
         ZQUANTIZ and what belongs to it.
+    made : bool
+        Whether the tiles are in fragments, and not in the frames.
     notes : tuple of str
         What was done beyond the plan, and why.
     """
@@ -63,6 +67,7 @@ class TileBin:
     tile: tuple[int, int]
     method: Method
     keywords: dict[str, CardValue] = field(default_factory=dict)
+    made: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -92,11 +97,12 @@ def collect_tiles(
     Retryable
         If fragments cannot be written, or the workers died again and again.
     """
-    gathers = plan.request.mode == "gather"
     reason = why_not_joined(plan.survey, image)
-    if reason is None and not gathers:
-        check_tiles(plan.survey, image, pool)
-        found = _found_tiles(plan.survey, image)
+    if reason is None:
+        # in the mode gather only workers see the frames
+        gathers = plan.request.mode == "gather"
+        check_tiles(plan.survey, image, pool, small_here=not gathers)
+        found = _found_tiles(plan.survey, image, pool if gathers else SerialPool())
         on_done(image.plane_size * len(image.planes))
         return found
     method = choose_method(image.format, plan.request.compression or Compression())
@@ -108,9 +114,9 @@ def collect_tiles(
         keywords["ZDITHER0"] = (1, "dithers go on from plane to plane")
     if method.quantize:
         keywords["ZBLANK"] = (_NO_VALUE, "NaN")
-    reason = "pixels travel through the cluster" if reason is None else reason
     notes = (f"decompressed, and compressed again: {reason}",) if reason else ()
-    return TileBin(image.planes, made, (tile_rows(image.shape), image.shape[1]), method, keywords, notes)
+    tile = tile_rows(image.shape), image.shape[1]
+    return TileBin(image.planes, made, tile, method, keywords, made=True, notes=notes)
 
 
 def why_not_joined(survey: Survey, image: ImagePlan) -> str | None:
@@ -127,6 +133,9 @@ def why_not_joined(survey: Survey, image: ImagePlan) -> str | None:
         difference = _difference(survey, planes[0], plane)
         if difference:
             return difference
+    difference = difference_of_columns(plane.tiles.columns for plane in planes if plane.tiles is not None)
+    if difference:
+        return difference
     seeds = [_seed(plane.tiles) for plane in planes if plane.tiles is not None]
     if first.quantize.startswith("SUBTRACTIVE") and any(
         seed != 1 + (seeds[0] - 1 + number * first.rows) % _SEEDS for number, seed in enumerate(seeds)
@@ -158,9 +167,25 @@ def _seed(tiles: TileLayout) -> int:
     return 1 + (tiles.dither0 - 1 + tiles.first_row) % _SEEDS
 
 
-def _found_tiles(survey: Survey, image: ImagePlan) -> TileBin:
+def _found_tiles(survey: Survey, image: ImagePlan, pool: Pool) -> TileBin:
     planes = [survey.planes[index] for index in image.planes]
-    found = tuple(_rows_in_file(lightened(survey.files[plane.file]), plane.tiles) for plane in planes if plane.tiles)
+    members = [
+        (index, lightened(survey.files[plane.file]), plane.tiles)
+        for index, plane in zip(image.planes, planes, strict=True)
+        if plane.tiles
+    ]
+    tasks = (tuple(members[start : start + _TASK_TABLES]) for start in range(0, len(members), _TASK_TABLES))
+    read: dict[int, PlaneTiles] = {}
+    faults: list[Fault] = []
+    for task, results in run_tasks(pool, read_tables, tasks, key=f"tables of {image.name}"):
+        for (index, _, _), result in zip(task, results, strict=True):
+            if isinstance(result, Fault):
+                faults.append(result)
+            else:
+                read[index] = result
+    if faults:
+        raise SpoiltFrames(faults)
+    found = tuple(read[index] for index in image.planes)
     first = planes[0].tiles or TileLayout(algorithm="", tile=(0, 0))
     keywords: dict[str, CardValue] = {}
     if first.quantize:
@@ -172,12 +197,21 @@ def _found_tiles(survey: Survey, image: ImagePlan) -> TileBin:
     return TileBin(image.planes, found, first.tile, method, keywords)
 
 
-def _rows_in_file(file: FrameFile, tiles: TileLayout) -> PlaneTiles:
-    path = file.stamp.path
-    with reading(path), path.open("rb", buffering=0) as stream:
-        offset = tiles.table_offset + tiles.first_row * tiles.row_size
-        rows = os.pread(stream.fileno(), tiles.rows * tiles.row_size, offset)
-    return PlaneTiles(file, tiles.columns, rows, tiles.heap_offset, tiles.heap_size)
+def read_tables(members: Sequence[tuple[int, FrameFile, TileLayout]]) -> tuple[PlaneTiles | Fault, ...]:
+    """Read the rows of tiles, of planes at some index of the survey."""
+    found: list[PlaneTiles | Fault] = []
+    for index, file, tiles in members:
+        path = file.stamp.path
+        try:
+            check_unchanged(file.stamp)
+            with reading(path), path.open("rb", buffering=0) as stream:
+                offset = tiles.table_offset + tiles.first_row * tiles.row_size
+                rows = os.pread(stream.fileno(), tiles.rows * tiles.row_size, offset)
+        except NightglassError as error:
+            found.append(Fault(index, path, str(error)))
+        else:
+            found.append(PlaneTiles(file, tiles.columns, tiles.rows, rows, tiles.heap_offset, tiles.heap_size))
+    return tuple(found)
 
 
 def _made_tiles(

@@ -6,7 +6,7 @@ FITS Standard 4.0, section 10. Columns are joined by name, descriptors point to 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nightglass.cubes.records import FrameFile
 from nightglass.errors import Rejected
 
-__all__ = ["WIDE_HEAP", "JoinedTiles", "PlaneTiles", "Segment", "join_tiles"]
+__all__ = ["WIDE_HEAP", "DamagedTiles", "JoinedTiles", "PlaneTiles", "Segment", "difference_of_columns", "join_tiles"]
 
 WIDE_HEAP: Final = 1 << 31
 """Bytes of heap from which on descriptors have 64 bits, because those of 32 bits are signed."""
@@ -24,6 +24,21 @@ _FORM: Final = re.compile(r"1?([PQ])([BIJKED])(?:\((\d+)\))?|1?([BIJKED])")
 _TYPES: Final = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 _DESCRIPTORS: Final = {"P": ">i4", "Q": ">i8"}
 _DAMAGED: Final = "transfer the file again"
+_Columns = tuple[tuple[str, str], ...]
+
+
+class DamagedTiles(Rejected):
+    """Tables that cannot be joined.
+
+    Attributes
+    ----------
+    reasons : dict
+        Number of the plane, in the order in which they were given, to what is wrong with it.
+    """
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__("; ".join(list(reasons.values())[:3]), remedy=_DAMAGED)
+        self.reasons = reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,8 @@ class PlaneTiles:
         Frame or fragment; without headers.
     columns : tuple of pairs
         TTYPE and TFORM.
+    tiles : int
+        How many there are.
     rows : bytes
         Rows of the table, one a tile.
     heap_offset, heap_size : int
@@ -43,7 +60,8 @@ class PlaneTiles:
     """
 
     file: FrameFile
-    columns: tuple[tuple[str, str], ...]
+    columns: _Columns
+    tiles: int
     rows: bytes
     heap_offset: int
     heap_size: int
@@ -72,7 +90,7 @@ class JoinedTiles:
         What the heap is made of.
     """
 
-    columns: tuple[tuple[str, str], ...]
+    columns: _Columns
     row_size: int
     rows: bytes
     segments: tuple[Segment, ...]
@@ -107,11 +125,16 @@ def join_tiles(planes: Sequence[PlaneTiles], *, wide_heap: int = WIDE_HEAP) -> J
 
     Raises
     ------
+    DamagedTiles
+        If descriptors point outside of their heap, or rows are missing.
     Rejected
-        If descriptors point outside of their heap, or columns of one name differ in type.
+        If columns differ in more than that an array is missing here or there, see `difference_of_columns`.
     """
-    tables = [_read(plane) for plane in planes]
-    elements = _common_elements(planes, tables)
+    difference = difference_of_columns(plane.columns for plane in planes)
+    if difference:
+        message = f"{planes[0].file.stamp.path} and others: {difference}"
+        raise Rejected(message, remedy="archive them in a plain cube")
+    tables = _read_all(planes)
     segments: list[Segment] = []
     size = 0
     for number, (plane, table) in enumerate(zip(planes, tables, strict=True)):
@@ -122,16 +145,61 @@ def join_tiles(planes: Sequence[PlaneTiles], *, wide_heap: int = WIDE_HEAP) -> J
             Segment(number, plane.file, plane.heap_offset + first, last - first)
             for first, last in zip(parts.firsts.tolist(), parts.lasts.tolist(), strict=True)
         ]
-    return _lay_out(tables, elements, "Q" if size >= wide_heap else "P", tuple(segments))
+    return _lay_out(tables, _all_elements(planes), "Q" if size >= wide_heap else "P", tuple(segments))
+
+
+def difference_of_columns(tables: Iterable[_Columns]) -> str:
+    """Say why tables cannot be joined; empty if they can.
+
+    An array that is missing in one of them is empty there, but a number that is missing is not zero.
+    """
+    distinct = dict.fromkeys(tables)
+    kinds: dict[str, tuple[bool, str]] = {}
+    for columns in distinct:
+        for name, form in columns:
+            if not name or _FORM.fullmatch(form) is None:
+                return f"column {name!r} of {form!r} is none of a compressed image"
+            if kinds.setdefault(name, _kind(form)) != _kind(form):
+                return f"their columns {name} are not of one type"
+    for columns in distinct:
+        names = {name for name, _ in columns}
+        lacking = [name for name, (arrays, _) in kinds.items() if not arrays and name not in names]
+        if lacking:
+            return f"some have a column {lacking[0]}, others have not"
+    return ""
+
+
+def _kind(form: str) -> tuple[bool, str]:
+    """Return whether a column has arrays, and of what."""
+    wide, element = _parse(form)
+    return bool(wide), element
+
+
+def _read_all(planes: Sequence[PlaneTiles]) -> list[dict[str, _Column]]:
+    tables: list[dict[str, _Column]] = []
+    reasons: dict[int, str] = {}
+    for number, plane in enumerate(planes):
+        try:
+            tables.append(_read(plane))
+        except Rejected as error:
+            reasons[number] = str(error)
+    if reasons:
+        raise DamagedTiles(reasons)
+    return tables
 
 
 def _read(plane: PlaneTiles) -> dict[str, _Column]:
-    forms = [(name, _parse(form, plane)) for name, form in plane.columns]
+    path = plane.file.stamp.path
+    names = [name for name, _ in plane.columns]
+    if not names or "" in names or len(set(names)) < len(names):
+        message = f"{path}: the columns of a compressed image are {names}"
+        raise Rejected(message, remedy=_DAMAGED)
+    forms = [(name, _parse(form)) for name, form in plane.columns]
     dtype = np.dtype(
         [(name, _DESCRIPTORS[wide], (2,)) if wide else (name, _TYPES[element], ()) for name, (wide, element) in forms]
     )
-    if not dtype.itemsize or len(plane.rows) % dtype.itemsize:
-        message = f"{plane.file.stamp.path}: rows of {dtype.itemsize} bytes do not make a table of {len(plane.rows)}"
+    if len(plane.rows) != plane.tiles * dtype.itemsize:
+        message = f"{path}: {plane.tiles} tiles take {dtype.itemsize} bytes each, not {len(plane.rows)} together"
         raise Rejected(message, remedy=_DAMAGED)
     rows = np.frombuffer(plane.rows, dtype)
     found: dict[str, _Column] = {}
@@ -141,38 +209,29 @@ def _read(plane: PlaneTiles) -> dict[str, _Column]:
             found[name] = _Column(element, values=cells)
             continue
         counts, places = cells[:, 0].astype(np.int64), cells[:, 1].astype(np.int64)
-        ends = places + counts * np.dtype(_TYPES[element]).itemsize
-        used = counts != 0
-        if (counts < 0).any() or (places[used] < 0).any() or (ends[used] > plane.heap_size).any():
-            message = f"{plane.file.stamp.path}: a tile in {name} lies outside of its heap of {plane.heap_size} bytes"
+        size = np.dtype(_TYPES[element]).itemsize
+        # each on its own first, because sums and products of 64-bit descriptors may overflow
+        bad = (counts < 0) | (counts > plane.heap_size // size)
+        bad |= (counts != 0) & ((places < 0) | (places > plane.heap_size))
+        bad |= (counts != 0) & ~bad & (np.where(bad, 0, places) + np.where(bad, 0, counts) * size > plane.heap_size)
+        if bad.any():
+            message = f"{path}: a tile in {name} lies outside of its heap of {plane.heap_size} bytes"
             raise Rejected(message, remedy=_DAMAGED)
         found[name] = _Column(element, counts=counts, places=places)
     return found
 
 
-def _parse(form: str, plane: PlaneTiles) -> tuple[str, str]:
-    match = _FORM.fullmatch(form.strip())
+def _parse(form: str) -> tuple[str, str]:
+    match = _FORM.fullmatch(form)
     if match is None:
-        message = f"{plane.file.stamp.path}: TFORM {form!r} is none of a compressed image"
+        message = f"TFORM {form!r} is none of a compressed image"
         raise Rejected(message, remedy="archive it in a plain cube")
     return match[1] or "", match[2] or match[4]
 
 
-def _common_elements(planes: Sequence[PlaneTiles], tables: Sequence[dict[str, _Column]]) -> dict[str, tuple[bool, str]]:
+def _all_elements(planes: Sequence[PlaneTiles]) -> dict[str, tuple[bool, str]]:
     """Return the columns of all planes in the order in which they appear: whether arrays, and of what."""
-    elements: dict[str, tuple[bool, str]] = {}
-    for plane, table in zip(planes, tables, strict=True):
-        for name, column in table.items():
-            kind = (column.counts is not None, column.element)
-            if elements.setdefault(name, kind) != kind:
-                message = f"{plane.file.stamp.path}: column {name} is not of the type that it has in other frames"
-                raise Rejected(message, remedy="archive them in a plain cube")
-    for plane, table in zip(planes, tables, strict=True):
-        lacking = [name for name, (arrays, _) in elements.items() if not arrays and name not in table]
-        if lacking:  # an array that is not there is empty, a number is not zero
-            message = f"{plane.file.stamp.path}: its tiles have no {lacking[0]}, those of other frames have"
-            raise Rejected(message, remedy="archive them in a plain cube")
-    return elements
+    return {name: _kind(form) for columns in dict.fromkeys(plane.columns for plane in planes) for name, form in columns}
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,9 +184,10 @@ def _squeeze_all(task: SqueezeTask, write: Callable[[bytes], None]) -> Iterator[
                 yield Fault(index, file.stamp.path, str(error))
                 continue
             columns, rows, heap = _squeeze(pixels, task.method, tile)
-            tile += -(-plane.shape[0] // tile_rows(plane.shape))
             write(heap)
-            yield PlaneTiles(FrameFile(Stamp(task.fragment, 0, 0, 0), ()), columns, rows, start, len(heap))
+            count = -(-plane.shape[0] // tile_rows(plane.shape))
+            yield PlaneTiles(FrameFile(Stamp(task.fragment, 0, 0, 0), ()), columns, count, rows, start, len(heap))
+            tile += count
             start += len(heap)
 
 
