@@ -61,10 +61,10 @@ class Reach:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--frames", type=int, default=64)
-    parser.add_argument("--size", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--parts", default=",".join(PARTS), help="which contests, with commas between")
+    parser.add_argument("--frames", type=int, default=64, help="of each contest but small and memory; 512 are 4 GiB")
+    parser.add_argument("--size", type=int, default=2048, help="rows and columns of a frame")
+    parser.add_argument("--rounds", type=int, default=7, help="each with all contenders")
     parser.add_argument("--scratch", type=Path, default=None, help="directory on the disk that is to be measured")
     parser.add_argument("--fitscube", default="", help="Python interpreter of an environment with fitscube")
     arguments = parser.parse_args()
@@ -265,6 +265,7 @@ class Bench:
             order = list(contenders) if number % 2 == 0 else list(reversed(contenders))
             for name in order:
                 out = self.scratch / "cube.fits"
+                os.sync()  # the disk has nothing left to do of the one before
                 taken[name].append(contenders[name](out))
                 out.unlink(missing_ok=True)  # what is not written to disk yet need not be, in the time of the next
         show(title, size, taken, reaches)
