@@ -108,6 +108,10 @@ class Assembler(Protocol):
         """
         ...
 
+    def drop_next(self) -> None:
+        """Give the oldest file that is due up: it cannot be written, and others wait behind it."""
+        ...
+
     def restore(self, files: Iterable[Path]) -> None:
         """Take note of files that were written before a restart, earliest first."""
         ...
@@ -116,25 +120,6 @@ class Assembler(Protocol):
 def plausible(moment: datetime | None) -> bool:
     """Tell whether a time stamp may be one, and not a clock that was never set."""
     return moment is not None and _PLAUSIBLE[0] <= moment < _PLAUSIBLE[1]
-
-
-def make_assembler(source: StreamSource, place: PlaceFunction) -> Assembler:
-    """Return what makes files of the messages of a source.
-
-    Raises
-    ------
-    Misconfigured
-        If no files are made of that protocol.
-    """
-    if source.protocol == "aartfaac":
-        return SkyAssembler(source, place)
-    if source.protocol == "astropix":
-        # what decodes hits is compiled at its first use, which is not for those that receive images
-        from nightglass.watch.slicing import HitAssembler
-
-        return HitAssembler(source, place)
-    message = f"stream {source.name}: no exposures are made of protocol {source.protocol!r}"
-    raise Misconfigured(message, remedy="aartfaac or astropix; others can be recorded and looked at")
 
 
 class SkyAssembler:
@@ -199,6 +184,10 @@ class SkyAssembler:
         self._counts.files += 1
         return path
 
+    def drop_next(self) -> None:
+        """Give the oldest time step that is due up."""
+        self._due.popleft()
+
     def restore(self, files: Iterable[Path]) -> None:
         """Take note of time steps that were written before a restart."""
         for path in list(files)[-_RESTORED:]:
@@ -233,3 +222,34 @@ def _written_step(path: Path) -> tuple[datetime, frozenset[str], int]:
     moment = datetime.fromisoformat(str(card_value(headers[0].header, "DATE-OBS"))).replace(tzinfo=UTC)
     keys = {str(card_value(info.header, "BANDKEY") or "").strip() for info in headers[1:]}
     return moment, frozenset(keys - {""}), 1
+
+
+def _hits(source: StreamSource, place: PlaceFunction) -> Assembler:
+    # what decodes hits is compiled at its first use, which is not for those that receive images
+    from nightglass.watch.slicing import HitAssembler
+
+    return HitAssembler(source, place)
+
+
+_ASSEMBLERS: dict[str, Callable[[StreamSource, PlaceFunction], Assembler]] = {
+    "aartfaac": SkyAssembler,
+    "astropix": _hits,
+}
+"""Name of a protocol -> what makes files of its messages."""
+
+
+def make_assembler(source: StreamSource, place: PlaceFunction) -> Assembler:
+    """Return what makes files of the messages of a source.
+
+    Raises
+    ------
+    Misconfigured
+        If no files are made of that protocol.
+    """
+    try:
+        make = _ASSEMBLERS[source.protocol]
+    except KeyError:
+        message = f"stream {source.name}: no exposures are made of protocol {source.protocol!r}"
+        remedy = f"{' or '.join(_ASSEMBLERS)}; others can be recorded and looked at"
+        raise Misconfigured(message, remedy=remedy) from None
+    return make(source, place)

@@ -138,6 +138,10 @@ class HitAssembler:
         self._counts.files += 1
         return path
 
+    def drop_next(self) -> None:
+        """Give the oldest slice that is due up."""
+        self._due.popleft()
+
     def restore(self, files: Iterable[Path]) -> None:
         """Do nothing: files are read when readouts of their time come."""
 

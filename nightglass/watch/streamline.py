@@ -232,7 +232,14 @@ class StreamLine:
 
     def _write(self) -> None:
         while self._assembler.due:
-            self._sight(self._assembler.write_next())
+            try:
+                path = self._assembler.write_next()
+            except Retryable:
+                raise
+            except Exception:
+                self._assembler.drop_next()  # or it would be tried for ever, and the stream stood still
+                raise
+            self._sight(path)
         self._error = ""
 
     def _guarded(self, work: Callable[[], None]) -> None:

@@ -120,6 +120,18 @@ def test_what_cannot_be_written_stays_due(tmp_path: Path) -> None:
     assert len(names(assembler.write_next())) == 6
 
 
+def test_what_can_never_be_written_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
+    assembler = assembler_of(source(endpoints=["127.0.0.1:6666"]), tmp_path)
+    bad = window(0)
+    assembler.take([received(Window(bad.header, bad.pixels[0], bad.timestamp, bad.frequency_hz, bad.status))], 0.0)
+    assembler.take([received(window(0, 1))], 0.0)
+    with pytest.raises(ValueError, match="unpack"):
+        assembler.write_next()
+    assembler.drop_next()
+    assert len(names(assembler.write_next())) == 1
+    assert assembler.due == 0
+
+
 def readout(number: int, *, at_s: float | None = None) -> Readout:
     found = find_protocol("astropix").example(number)
     assert isinstance(found, Readout)
