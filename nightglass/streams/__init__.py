@@ -1,11 +1,14 @@
 """Stream protocols as state machines: bytes in, messages out, and encoders beside them.
 
-`DECODERS` holds them by name. Nothing here opens a socket, reads a clock or waits: `nightglass.sensors` does that, and
-hands over the bytes. What a decoder is, is said in `nightglass.streams.decoding`.
+`DECODERS` holds them by name; other distributions add theirs through entry points of the group ``nightglass.streams``,
+each of which names a `StreamProtocol`. Nothing here opens a socket, reads a clock or waits: `nightglass.sensors` does
+that, and hands over the bytes. What a decoder is, is said in `nightglass.streams.decoding`.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from nightglass.errors import Misconfigured
@@ -25,6 +28,7 @@ __all__ = [
     "StreamProtocol",
     "Tally",
     "find_protocol",
+    "load_protocols",
 ]
 
 DECODERS: dict[str, StreamProtocol[Any]] = {
@@ -38,6 +42,29 @@ DECODERS: dict[str, StreamProtocol[Any]] = {
 """Name -> protocol."""
 
 
+@cache
+def load_protocols() -> dict[str, StreamProtocol[Any]]:
+    """Add the protocols of other distributions to `DECODERS`, and return it.
+
+    Raises
+    ------
+    Misconfigured
+        If an entry point cannot be loaded, is no `StreamProtocol`, or takes a name that is taken.
+    """
+    for point in entry_points(group="nightglass.streams"):
+        try:
+            protocol = point.load()
+        except (ImportError, AttributeError) as error:
+            message = f"stream protocol {point.name!r} ({point.value}) cannot be loaded: {error}"
+            raise Misconfigured(message, remedy="repair or remove the distribution that declares it") from error
+        if not isinstance(protocol, StreamProtocol) or protocol.name in DECODERS:
+            problem = "takes a name that is taken" if isinstance(protocol, StreamProtocol) else "is no StreamProtocol"
+            message = f"entry point {point.name!r} ({point.value}) {problem}"
+            raise Misconfigured(message, remedy="repair or remove the distribution that declares it")
+        DECODERS[protocol.name] = protocol
+    return DECODERS
+
+
 def find_protocol(name: str) -> StreamProtocol[Any]:
     """Return a protocol by its name.
 
@@ -46,8 +73,9 @@ def find_protocol(name: str) -> StreamProtocol[Any]:
     Misconfigured
         If there is none of that name.
     """
+    known = load_protocols()
     try:
-        return DECODERS[name]
+        return known[name]
     except KeyError:
         message = f"stream protocol {name!r} is not known"
-        raise Misconfigured(message, remedy=f"one of {', '.join(DECODERS)}") from None
+        raise Misconfigured(message, remedy=f"one of {', '.join(known)}") from None
