@@ -44,7 +44,8 @@ class WatchedNight:
             f'root = "{self.layout.root}"\n'
             f'[[sources]]\ncamera = "lynx"\ndirectory = "{self.raw}"\n'
             f'[prefect]\napi_url = "{site.server.api_url}"\nserve = false\n'
-            f'dispatch = "{dispatch}"\nfallback_s = {fallback_s}\n'
+            # one run at a time: what comes meanwhile is the next batch, which costs one process less for each exposure
+            f'dispatch = "{dispatch}"\nfallback_s = {fallback_s}\nconcurrency = 1\n'
             "[cluster]\nworkers = 1\n[reduction]\ncalibration_settle_s = 0.5\n"
         )
 
