@@ -288,7 +288,7 @@ class Watch:
         parts = self._parts
         self.phase = WatchPhase.DRAINING
         self._attempt("sources", parts.sources.stop)
-        self._attempt("streams", parts.streams.stop)
+        self._attempt("streams", lambda: parts.streams.stop(hurry=lambda: self._stops > 1))
         self._take_in_the_last()
         self._attempt("checks", parts.intake.stop)
         end = time.monotonic() + self._grace_s

@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
 _RETRY_S = 1.0
-_END_S = 10.0
-"""For receivers to end, and for a disk that refuses the last files."""
+_END_S = 60.0
+"""For what was received to be written after a stop, and for a disk that refuses the last files."""
 _NIGHTS = 3
 """Nights whose files are looked through at the start."""
 
@@ -159,10 +159,10 @@ class StreamLine:
             receiver.stop()
         self._stopping.set()
 
-    def join(self) -> None:
-        """Wait until all is written, or the disk refused for too long."""
-        if self._thread.ident is not None:
-            self._thread.join(2 * _END_S)
+    def join(self, *, hurry: Callable[[], bool]) -> None:
+        """Wait until all is written, or the disk refused for a minute, or there is no time for it."""
+        while self._thread.is_alive() and not hurry():
+            self._thread.join(_LOOK_S)
 
     def state(self) -> StreamState:
         """Return how it fares now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,12 +82,18 @@ class StreamDesk:
         for line in self._lines:
             line.start()
 
-    def stop(self) -> None:
-        """End all streams, and wait until what they received is written."""
+    def stop(self, *, hurry: Callable[[], bool]) -> None:
+        """End all streams, and wait until what they received is written.
+
+        Parameters
+        ----------
+        hurry : callable
+            Whether to wait no longer; what is not written then is lost.
+        """
         for line in self._lines:
             line.stop()
         for line in self._lines:
-            line.join()
+            line.join(hurry=hurry)
 
     def look(self) -> list[dict[str, Any]]:
         """Raise and clear alarms, and describe each stream for the heartbeat."""
