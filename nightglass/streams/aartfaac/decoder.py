@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nightglass.streams.aartfaac.heads import MAGIC_BYTES, Head, find_magic, find_torn, read_head
+from nightglass.streams.aartfaac.heads import MAGIC_BYTES, Head, find_magic, find_torn, holds_magic, read_head
 from nightglass.streams.aartfaac.skyheader import SkyFacts, read_facts
 from nightglass.streams.aartfaac.window import (
     HEAD_BYTES,
@@ -136,7 +136,7 @@ class WindowDecoder(BufferedDecoder[Window]):
         if self._stop - self._start < head.head_bytes:
             return None
         header = bytes(self._head[self._start + HEAD_BYTES : self._start + head.head_bytes])
-        if find_magic(header, 0, len(header)) >= 0:  # the sender went on with the next window inside this one's header
+        if holds_magic(header):  # the sender went on with the next window inside this one's header
             return WindowStatus.TORN
         facts = read_facts(header)
         if facts.shape is None or facts.shape[0] * facts.shape[1] * PIXEL_BYTES != head.array_bytes:

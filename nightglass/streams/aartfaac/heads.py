@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nightglass.streams.aartfaac.skyheader import HEADER_STARTS
 from nightglass.streams.aartfaac.window import HEAD_BYTES, MAGIC, PIXEL_BYTES, WindowLimits, WindowStatus
 
-__all__ = ["MAGIC_BYTES", "Head", "find_magic", "find_torn", "read_head"]
+__all__ = ["MAGIC_BYTES", "Head", "find_magic", "find_torn", "holds_magic", "read_head"]
 
 MAGIC_BYTES = 8
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
@@ -77,6 +77,11 @@ def find_magic(data: bytes | bytearray, start: int, stop: int) -> int:
     return found.start() if found else -1
 
 
+def holds_magic(data: bytes) -> bool:
+    """Tell whether a magic stands anywhere; many times faster than to look for the first."""
+    return any(magic in data for magic in _MAGICS)
+
+
 def find_torn(pixels: NDArray[np.uint8], limits: WindowLimits) -> int:
     """Return where among the bytes of an image another window begins; -1 if none does.
 
@@ -86,7 +91,7 @@ def find_torn(pixels: NDArray[np.uint8], limits: WindowLimits) -> int:
     of the image, and whatever looks suspicious, is searched.
     """
     tail = pixels[-_TAIL:].tobytes()
-    suspicious = find_magic(tail, 0, len(tail)) >= 0 or _printable_run(pixels)
+    suspicious = holds_magic(tail) or _printable_run(pixels)
     place = _last_window(pixels.tobytes(), limits) if suspicious else -1
     if place >= 0:
         return place
