@@ -31,6 +31,7 @@ _BITPIX: Final = frozenset({8, 16, 32, 64, -32, -64})
 _MAX_AXES: Final = 999
 MAX_PLANES: Final = 100_000
 """Of one file: axes of unit pixels must not become millions of planes."""
+_SEEDS: Final = 10_000
 _MALFORMED: Final = "the header is malformed"
 _TABLES: Final = frozenset({"BINTABLE", "A3DTABLE"})
 _IMAGES: Final = frozenset({"", "IMAGE", "IUEIMAGE"})
@@ -151,12 +152,18 @@ def _compressed(values: Values, index: int, limits: Limits) -> Picture | None:
     if heap < row_size * rows or heap_size < 0:
         message = f"the heap of HDU {index} begins at {heap}, which is not between its table and its end"
         raise Rejected(message, remedy=_MALFORMED)
+    quantize = str(values.get("ZQUANTIZ") or "").strip().upper()
+    dither0 = _integer(values, "ZDITHER0", index, 0)
+    if quantize.startswith("SUBTRACTIVE") and not 1 <= dither0 <= _SEEDS:
+        # decoders take it for a place in a table, and read beyond its ends
+        message = f"ZDITHER0 of HDU {index} is {dither0}, not a number from 1 to {_SEEDS}"
+        raise Rejected(message, remedy=_MALFORMED)
     layout = TileLayout(
         algorithm=str(values.get("ZCMPTYPE") or "").strip().upper(),
         tile=((*tile, 1)[1], tile[0]),
         options=_options(values),
-        quantize=str(values.get("ZQUANTIZ") or "").strip().upper(),
-        dither0=_integer(values, "ZDITHER0", index, 0),
+        quantize=quantize,
+        dither0=dither0,
         rows=math.prod(counts[:2]),
         columns=_columns(values, index),
         row_size=row_size,
