@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from deployments.cli.registering import registered, running_monitors
 from deployments.cli.screen import output
 from deployments.cli.session import Session, open_session
+from deployments.logs import logging_to
 from nightglass.errors import Misconfigured, Retryable
 from nightglass.monitor import LivePicture, Monitor, monitor_for
 
@@ -61,7 +63,9 @@ def monitor_command(wish: MonitorWish, *, config: Path | None, root: Path | None
     """Show a stream until interrupted; return the exit code."""
     session = open_session(config, root)
     console = output()
-    with until_told() as stop, showing(wish, session) as live:
+    # a line between two screens would tear them; what it says is among the picture's alarms
+    lines = logging.NullHandler() if wish.text and console.is_terminal else logging.StreamHandler(sys.stderr)
+    with logging_to(lines, level="WARNING"), until_told() as stop, showing(wish, session) as live:
         if wish.text:
             _on_terminal(console, live, stop, wish.refresh_s)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from deployments.cli.registering import running_monitors
 from deployments.cli.screen import output
 from deployments.cli.session import Session, open_session
 from deployments.cli.view import NightView, as_json, latest_night, look
+from deployments.logs import logging_to
 from nightglass.errors import Misconfigured, NightglassError
 from nightglass.monitor import LivePicture
 
@@ -32,7 +35,7 @@ def serve_command(
     check_place(host, token())
     session = open_session(config, root)
     console, page, run = output(), NightPage(session, camera), session.layout.run
-    with until_told() as stop, ExitStack() as stack:
+    with logging_to(logging.StreamHandler(sys.stderr), level="WARNING"), until_told() as stop, ExitStack() as stack:
         monitors: dict[str, LivePicture] = {}
         for source in sources:
             live = stack.enter_context(showing(MonitorWish(source=source), session))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -144,6 +148,37 @@ def test_a_monitor_of_ones_own_on_the_terminal(tmp_path: Path) -> None:
             if re.search(r"[1-9]\d* sizes", line()):
                 return
     pytest.fail("no picture with sizes")
+
+
+@pytest.mark.slow
+def test_the_screen_of_a_terminal_is_not_torn_by_log_lines(tmp_path: Path) -> None:
+    away = free_port()
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 140, 0, 0))
+    environment = {**os.environ, "NIGHTGLASS_ROOT": str(tmp_path), "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "deployments.cli", "monitor", f"aartfaac://127.0.0.1:{away}", "--text"],
+        stdin=there,
+        stdout=there,
+        stderr=there,
+        env=environment,
+    ) as process:
+        os.close(there)
+        shown, told = "", False
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        with suppress(OSError):  # the terminal goes when the process does
+            while data := os.read(here, 65536):
+                shown += data.decode(errors="replace")
+                if f"127.0.0.1:{away}: " in shown and not told:
+                    told = True
+                    process.send_signal(signal.SIGINT)
+        limit.cancel()
+        os.close(here)
+    assert process.returncode == 0
+    assert "Nightglass" in shown
+    assert "WARNING" not in shown
+    assert "0 windows of 0 sub-bands" in shown.split("\x1b[?1049l")[-1]
 
 
 @pytest.mark.slow

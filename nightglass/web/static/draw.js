@@ -37,7 +37,7 @@ export function ticks(low, high, about) {
 function tickText(value, all) {
   const step = all.length > 1 ? all[1] - all[0] : Math.abs(value) || 1;
   const largest = Math.max(...all.map(Math.abs));
-  if (largest >= 1e5 || (largest > 0 && step < 1e-3)) {
+  if (largest >= 1e5 || (largest > 0 && largest < 1e-2 && step < 1e-3) || step < 1e-5) {
     if (value === 0) return "0";
     const digits = Math.max(0, Math.floor(Math.log10(Math.abs(value))) - Math.floor(Math.log10(step) + 1e-9));
     return value.toExponential(Math.min(4, digits)).replace("e+", "e");

@@ -82,7 +82,7 @@ function figures(night) {
 }
 
 function monitors(list) {
-  const rows = list.map((one) => [link(one.name, one.address), one.title ?? "", one.message ?? ""]);
+  const rows = list.map((one) => [link(one.name, one.address), one.title ?? "", one.message ?? one.address]);
   return table(panel("Live monitors", "wide"), ["monitor", "", "now"], rows, "none runs; start one by: nightglass monitor SOURCE");
 }
 
