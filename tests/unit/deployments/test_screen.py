@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from nightglass.layout import Layout
 from nightglass.ledger import Entry, ErrorSummary, StageRecord, StageState
 from nightglass.model import ExposureRef, Kind, Night, Quality, Stage, State
 from nightglass.watch.heartbeat import Heartbeat
+from nightglass.watch.streamline import StreamState
 
 NIGHT = Night("20260821")
 NOW = 1_787_400_000.0
@@ -119,6 +121,15 @@ def printed(screen: RenderableType, width: int = 140) -> str:
     console.print(screen)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_a_stream_shows_what_came_and_what_did_not() -> None:
+    state = StreamState(name="sky", camera="aartfaac", protocol="aartfaac", messages=60, bytes=3 << 20, files=9, late=2)
+    beat = replace(view().watches[0], streams=[asdict(state), asdict(replace(state, name="hits", error="refused"))])
+    text = printed(night_screen(view(watches=(beat,)), width=140))
+    assert "stream sky: 60 messages, 3.0 MiB, 9 files, lag 0.0 s, 2 late" in text
+    assert "refused" in text
+    assert "lost" not in text
 
 
 def test_the_screen_tells_what_matters() -> None:
