@@ -266,7 +266,7 @@ def test_a_heap_of_more_than_two_gibibytes(tmp_path: Path) -> None:
     paths = [tmp_path / "frames" / f"{number:03d}.fits" for number in range(80)]
     for path in paths:
         path.hardlink_to(first)
-    cube = cube_of(*paths, compression=Compression(), out=tmp_path / "cube.fits", keep_cards=False)
+    cube = cube_of(*paths, compression=Compression(), out=tmp_path / "cube.fits", frame_keyword=())
     header = fits.getheader(cube, NAME, disable_image_compression=True)
     assert header["PCOUNT"] > WIDE_HEAP
     assert header["TFORM1"].startswith("1QB")
