@@ -7,7 +7,7 @@ numbers and paths; the same task done twice writes the same bytes to the same pl
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nightglass.config import Limits
 from nightglass.cubes.comparing import sum_range
 from nightglass.cubes.converting import PlaneReader, as_bytes, convert_pixels, is_moved
+from nightglass.cubes.outlets import Outlet, Unwritable, opened_part
 from nightglass.cubes.records import Encoding, FrameFile, PixelFormat, Plane, Stamp
 from nightglass.cubes.sums import rotated, sum_block
 from nightglass.errors import NightglassError, Rejected, Retryable
@@ -36,8 +37,6 @@ __all__ = [
     "move_planes",
 ]
 
-_BUFFER: Final = 1 << 20
-"""Bytes: they stay in the cache from reading to writing. A multiple of 4, so that sums of pieces can be added."""
 _ZERO: Final = 0xFFFFFFFF
 """In ones' complement, another way to write 0."""
 _CHANGED: Final = "it is archived again as it is now"
@@ -101,11 +100,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class MoveTask:
-    """What one call of a worker does."""
+    """What one call of a worker does.
+
+    Attributes
+    ----------
+    durable : bool
+        Whether the cube will be synced.
+    """
 
     part: Path
     runs: tuple[Run, ...]
     limits: Limits
+    durable: bool = False
 
     @property
     def size(self) -> int:
@@ -156,15 +162,8 @@ def move_planes(task: MoveTask) -> tuple[MovedRun, ...]:
     Retryable
         If the cube cannot be written.
     """
-    try:
-        descriptor = os.open(task.part, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _cannot_write(task.part, error) from error
-    try:
-        with PlaneReader(task.limits) as reader:
-            return tuple(_move(run, _Outlet(_writer(descriptor, run.offset, task.part)), reader) for run in task.runs)
-    finally:
-        os.close(descriptor)
+    with opened_part(task.part, durable=task.durable) as part, PlaneReader(task.limits) as reader:
+        return tuple(_move(run, part.outlet(run.offset), reader) for run in task.runs)
 
 
 def fetch_planes(task: MoveTask) -> tuple[FetchedRun, ...]:
@@ -173,89 +172,23 @@ def fetch_planes(task: MoveTask) -> tuple[FetchedRun, ...]:
     with PlaneReader(task.limits) as reader:
         for run in task.runs:
             data = bytearray()
-            moved = _move(run, _Outlet(data.extend), reader)
+            moved = _move(run, Outlet(data.extend), reader)
             fetched.append(FetchedRun(moved, run.offset, bytes(data)))
     return tuple(fetched)
 
 
-class _Unwritable(Retryable):
-    """The cube cannot be written: no fault of any frame."""
-
-
-def _cannot_write(part: Path, error: OSError) -> _Unwritable:
-    message = f"{part} cannot be written: {error.strerror or error}"
-    return _Unwritable(message, remedy="make room on the disk, and check the rights of the directory")
-
-
-def _writer(descriptor: int, offset: int, part: Path) -> Callable[[memoryview], None]:
-    """Return what writes piece after piece."""
-    place = offset
-
-    def write(piece: memoryview) -> None:
-        nonlocal place
-        try:
-            while len(piece):
-                count = os.pwrite(descriptor, piece, place)
-                place += count
-                piece = piece[count:]
-        except OSError as error:
-            raise _cannot_write(part, error) from error
-
-    return write
-
-
-class _Outlet:
-    """Collects pieces of any length in one buffer; sums and writes it whenever it is full."""
-
-    def __init__(self, write: Callable[[memoryview], None]) -> None:
-        self._write = write
-        self._buffer = memoryview(bytearray(_BUFFER))
-        self._filled = 0
-        self._total = 0
-
-    @property
-    def room(self) -> memoryview:
-        """Where the next bytes belong; never empty."""
-        if self._filled == _BUFFER:
-            self._flush()
-        return self._buffer[self._filled :]
-
-    def took(self, count: int) -> None:
-        """Take note of bytes that were put there."""
-        self._filled += count
-
-    def put(self, data: memoryview) -> None:
-        """Take bytes of any length."""
-        while len(data):
-            room = self.room[: len(data)]
-            room[:] = data[: len(room)]
-            self.took(len(room))
-            data = data[len(room) :]
-
-    def finish(self) -> int:
-        """Write what is left, and return the sum of all."""
-        self._flush()
-        return self._total
-
-    def _flush(self) -> None:
-        piece = self._buffer[: self._filled]
-        self._total = add_sums(self._total, sum_block(piece))
-        self._write(piece)
-        self._filled = 0
-
-
-def _move(run: Run, outlet: _Outlet, reader: PlaneReader) -> MovedRun:
+def _move(run: Run, outlet: Outlet, reader: PlaneReader) -> MovedRun:
     """Move all planes of a run; in the place of one that is bad stand zeros, until the cube is planned anew."""
     faults = [fault for move in run.moves if (fault := _move_plane(move, outlet, reader)) is not None]
     return MovedRun(run.hdu, rotated(outlet.finish(), run.start), tuple(faults))
 
 
-def _move_plane(move: Move, outlet: _Outlet, reader: PlaneReader) -> Fault | None:
+def _move_plane(move: Move, outlet: Outlet, reader: PlaneReader) -> Fault | None:
     done = 0
     try:
         for count in _copied(move, outlet) if move.as_bytes else _made(move, outlet, reader):
             done += count
-    except _Unwritable:
+    except Unwritable:
         raise
     except NightglassError as error:
         outlet.put(memoryview(bytes(move.size - done)))
@@ -263,7 +196,7 @@ def _move_plane(move: Move, outlet: _Outlet, reader: PlaneReader) -> Fault | Non
     return None
 
 
-def _copied(move: Move, outlet: _Outlet) -> Iterator[int]:
+def _copied(move: Move, outlet: Outlet) -> Iterator[int]:
     """Move a plane as bytes; yield how many, piece by piece."""
     path, expected = move.file.stamp.path, move.source.datasum
     total = done = 0
@@ -288,7 +221,7 @@ def _copied(move: Move, outlet: _Outlet) -> Iterator[int]:
     _compare_sums(path, move.source, total)
 
 
-def _made(move: Move, outlet: _Outlet, reader: PlaneReader) -> Iterator[int]:
+def _made(move: Move, outlet: Outlet, reader: PlaneReader) -> Iterator[int]:
     """Unpack a plane, bring it to the numbers of the cube, and move it."""
     source, stamp = move.source, move.file.stamp
     check_unchanged(stamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from nightglass.config import Limits
-from nightglass.cubes.comparing import sum_range
 from nightglass.cubes.headers import read_header
+from nightglass.cubes.outlets import read_uncached
 from nightglass.cubes.records import HduText
 from nightglass.cubes.scanning import scan_file
 from nightglass.cubes.sums import sum_block
@@ -41,7 +42,8 @@ class _Piece:
 def read_back(path: Path, *, pool: Pool, limits: Limits) -> None:
     """Read a whole file, on the workers of a pool, and compare it with its own checksums.
 
-    What can be dropped from the page cache is, so that a synced file is read from the disk. This proves that system and
+    A synced file is read from the disk, past the page cache or, where that is not possible, after what can be dropped
+    from it was. This proves that system and
     device return what was put in; not that a device which acknowledged the sync out of a volatile cache of its own
     would still do so after a loss of power.
 
@@ -61,17 +63,17 @@ def read_back(path: Path, *, pool: Pool, limits: Limits) -> None:
 
 
 def _pieces(path: Path, hdus: Sequence[HduText]) -> Iterator[_Piece]:
-    with reading(path), path.open("rb", buffering=0) as stream:
-        for index, hdu in enumerate(hdus):
-            for start in range(0, hdu.data_size, _PIECE):
-                offset, size = hdu.data_offset + start, min(_PIECE, hdu.data_size - start)
-                # asked for as a whole, and while the pieces before it are summed: the disk is never idle
-                os.posix_fadvise(stream.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
-                yield _Piece(path, index, offset, size)
+    for index, hdu in enumerate(hdus):
+        for start in range(0, hdu.data_size, _PIECE):
+            yield _Piece(path, index, hdu.data_offset + start, min(_PIECE, hdu.data_size - start))
 
 
 def _sum_piece(piece: _Piece) -> int:
-    return sum_range(piece.path, piece.offset, piece.size)
+    total = 0
+    with reading(piece.path), contextlib.closing(read_uncached(piece.path, piece.offset, piece.size)) as parts:
+        for part in parts:
+            total = add_sums(total, sum_block(part))
+    return total
 
 
 def _check(path: Path, index: int, hdu: HduText, total: int) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from nightglass.config import Limits
 from nightglass.cubes.moving import Fault, FetchedRun, Move, MovedRun, MoveTask, Run, fetch_planes, move_planes
+from nightglass.cubes.outlets import is_uncached
 from nightglass.cubes.working import run_tasks
 from nightglass.errors import Retryable
 from nightglass.fitsio.checksums import add_sums
@@ -174,9 +175,9 @@ def _done(
 def _written_back(target: Target) -> Iterator[Callable[[], None]]:
     """Give what has all that is there sent to the disk, in a thread, while the rest is still moved.
 
-    The sync at the end then has little left to wait for.
+    The sync at the end then has little left to wait for. What workers write past the page cache is there already.
     """
-    if not target.durable:
+    if not target.durable or (not target.gathers and is_uncached(target.part)):
         yield lambda: None
         return
     running: Future[None] | None = None
@@ -223,4 +224,4 @@ def _task(held: Sequence[Placed], target: Target, limits: Limits) -> MoveTask:
         chosen = tuple(members)
         offset = target.data_offsets[hdu] + chosen[0].start
         runs.append(Run(hdu, chosen[0].start, offset, tuple(placed.move for placed in chosen)))
-    return MoveTask(target.part, tuple(runs), limits)
+    return MoveTask(target.part, tuple(runs), limits, target.durable)

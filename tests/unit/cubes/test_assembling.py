@@ -285,13 +285,25 @@ def test_a_full_disk(tmp_path, compression, mode):
 
 
 @COMPRESSIONS
-def test_an_error_of_the_disk_while_it_is_written_back(paths, out, compression, monkeypatch):
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_an_error_of_the_disk(paths, out, compression, call, monkeypatch):
+    def failing(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, failing)
+    with pytest.raises(Retryable, match="Input/output error"):
+        assemble_cube(request_of(paths, out=out, compression=compression), pool=SerialPool())
+    assert left_in(out.parent) == []
+
+
+def test_an_error_of_the_disk_while_it_is_written_back(paths, out, monkeypatch):
     def failing(descriptor):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fdatasync", failing)
     with pytest.raises(Retryable, match="Input/output error"):
-        assemble_cube(request_of(paths, out=out, compression=compression), pool=SerialPool())
+        # what workers do not write themselves goes through the page cache
+        assemble_cube(request_of(paths, out=out, mode="gather"), pool=SerialPool())
     assert left_in(out.parent) == []
 
 
