@@ -1,6 +1,7 @@
 """Typed configuration: the observatory file and the camera files."""
 
 from nightglass.config.archive import Archive, ArchiveKeywords, Purge
+from nightglass.config.builders import BuilderOptions, BuilderSource, Preset
 from nightglass.config.camera import (
     Amplifier,
     CalibrationRule,
@@ -36,6 +37,8 @@ __all__ = [
     "Amplifier",
     "Archive",
     "ArchiveKeywords",
+    "BuilderOptions",
+    "BuilderSource",
     "CalibrationRule",
     "Camera",
     "Cluster",
@@ -52,6 +55,7 @@ __all__ = [
     "Observatory",
     "Overflow",
     "Prefect",
+    "Preset",
     "Purge",
     "QualityRule",
     "Reduction",

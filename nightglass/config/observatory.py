@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from nightglass.config.archive import Archive
+from nightglass.config.builders import BuilderSource
 from nightglass.config.section import Section
 from nightglass.config.streams import StreamSource
 from nightglass.errors import Misconfigured
@@ -225,6 +226,7 @@ class Observatory(Section):
     site: Site = Site()
     sources: tuple[Source, ...] = ()
     streams: tuple[StreamSource, ...] = ()
+    builders: tuple[BuilderSource, ...] = ()
     night: NightRule = NightRule()
     reduction: Reduction = Reduction()
     cluster: Cluster = Cluster()
@@ -236,18 +238,20 @@ class Observatory(Section):
 
     @property
     def camera_texts(self) -> tuple[str, ...]:
-        """What sources and streams call their cameras, each once."""
-        return tuple(
-            dict.fromkeys([source.camera for source in self.sources] + [stream.camera for stream in self.streams])
-        )
+        """What sources, streams and image builders call their cameras, each once."""
+        named: list[Source | StreamSource | BuilderSource] = [*self.sources, *self.streams, *self.builders]
+        return tuple(dict.fromkeys(item.camera for item in named))
 
-    @field_validator("streams")
+    @field_validator("streams", "builders")
     @classmethod
-    def _names_and_cameras_are_their_own(cls, value: tuple[StreamSource, ...]) -> tuple[StreamSource, ...]:
-        for what, texts in (("name", [item.name for item in value]), ("camera", [item.camera for item in value])):
+    def _names_and_cameras_are_their_own(
+        cls, value: tuple[StreamSource | BuilderSource, ...], info: ValidationInfo
+    ) -> tuple[StreamSource | BuilderSource, ...]:
+        names: list[tuple[str, str]] = [(item.name, item.camera) for item in value]
+        for what, texts in zip(("name", "camera"), zip(*names, strict=True), strict=False):
             twice = sorted({text for text in texts if texts.count(text) > 1})
-            if twice:  # exposures of one camera are numbered by time, so two streams would share numbers
-                message = f"two streams have the {what} {twice[0]!r}"
+            if twice:  # they would share the numbers of their exposures
+                message = f"two {info.field_name} have the {what} {twice[0]!r}"
                 raise ValueError(message)
         return value
 

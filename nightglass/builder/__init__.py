@@ -1,0 +1,1 @@
+"""The image builder: exposures under construction, collected, built, written, sent and archived."""
