@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -17,15 +16,10 @@ import pytest
 from nightglass.model import State
 from nightglass.simulate import NightPlan, write_night
 from tests.drill.harness import CAMERA, Observatory, assert_nothing_lost_nothing_twice, running, wait_for
+from tests.ports import free_port
 
 WARM_UP = NightPlan(biases=3, darks=0, flats=0, science=2, dithers=1, filters=("r",), shape=(256, 256))
 MOST_S = 4.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _servers(observatory: Observatory) -> list[psutil.Process]:
@@ -66,7 +60,7 @@ def _runs(api: str, states: list[str] | None = None) -> list[dict[str, Any]]:
 
 
 def _drill(tmp_path: Path, outage: str, *, seconds: float, exposures: int) -> None:
-    port = _free_port()
+    port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     config = tmp_path / "observatory.toml"
     config.write_text(f"[prefect]\nport = {port}\n[reduction]\nlease_s = 20.0\n")

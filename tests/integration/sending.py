@@ -14,13 +14,7 @@ import numpy as np
 from nightglass.streams.aartfaac import encode_window, make_header
 from nightglass.streams.astropix import encode_readout, make_hits
 
-__all__ = ["free_port", "sending_readouts", "serving_windows"]
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+__all__ = ["sending_readouts", "serving_windows"]
 
 
 @contextmanager

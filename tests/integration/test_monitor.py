@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -26,7 +25,8 @@ from nightglass.errors import Misconfigured
 from nightglass.monitor import AartfaacMonitor, AstroPix4Monitor, LivePicture
 from nightglass.monitor.streaming import monitor_stream
 from nightglass.streams.astropix import RunSummary, decode_run, read_run
-from tests.integration.sending import free_port, sending_readouts, serving_windows
+from tests.integration.sending import sending_readouts, serving_windows
+from tests.ports import free_port
 from tests.unit.web.browser import Browser, chromium
 
 OWN = """
@@ -114,7 +114,7 @@ def test_windows_of_two_senders_are_shown_in_the_browser(tmp_path: Path) -> None
 
 
 def test_lost_readouts_are_counted() -> None:
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     source = StreamSource(name="pix", camera="", protocol="astropix", endpoints=(f"127.0.0.1:{port}",))
     live, monitor = LivePicture("pix"), AstroPix4Monitor("pix")
     with monitor_stream(monitor, source, live, refresh_s=0.05):
@@ -141,7 +141,7 @@ def test_a_sender_that_is_away_is_told_of() -> None:
 @pytest.mark.slow
 def test_a_monitor_of_ones_own_on_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     arguments = ("monitor", f"astropix://127.0.0.1:{port}", "--text", "--with", f"{tmp_path / 'own.py'}:Sizes")
     with sending_readouts(port), command(tmp_path, *arguments) as (_, line):
         for _ in range(20):
@@ -194,7 +194,7 @@ def test_a_real_run_as_a_file(real_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_serve_shows_the_night_and_named_monitors(tmp_path: Path) -> None:
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     file = tmp_path / "observatory.toml"
     file.write_text(
         f'root = "{tmp_path / "root"}"\n[[streams]]\nname = "pix"\ncamera = "generic"\nprotocol = "astropix"\n'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from nightglass.sensors import Backlog, ReceiverState
 from nightglass.sensors.recordings import read_recording
 from nightglass.simulate.hostile import tiny
 from nightglass.simulate.streams import SkyBands, synthetic_sky
-from tests.unit.sensors.streams.site import PATIENCE_S, collect, free_port, running, source, until
+from tests.ports import free_port
+from tests.unit.sensors.streams.site import PATIENCE_S, collect, running, source, until
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def backlog() -> Backlog[Any]:
 
 
 def test_a_sky_is_emulated_recorded_and_replayed(tmp_path: Path) -> None:
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     path = tmp_path / "sky.rec"
     sky = ("--port", str(port), "--bands", "1", "--period", "0.2", "--size", "64", "--torn", "0.1")
     with command("emulate", "aartfaac", *sky) as emulator:
@@ -59,7 +59,7 @@ def test_a_sky_is_emulated_recorded_and_replayed(tmp_path: Path) -> None:
     assert "messages" in told
     recording = read_recording(path)
     assert recording.protocol == "aartfaac"
-    other = f"127.0.0.1:{free_port(socket.SOCK_STREAM)}"
+    other = f"127.0.0.1:{free_port()}"
     waiting = backlog()
     with (
         command("replay", str(path), "--speed", "0", "--endpoints", other) as player,

@@ -18,7 +18,8 @@ from nightglass.simulate.streams import SkyBands, read_plane, run_readouts, synt
 from nightglass.streams import find_protocol
 from nightglass.streams.astropix import HitDecoder
 from nightglass.streams.tables import write_hits
-from tests.unit.sensors.streams.site import collect, free_port, listening, running, source, until
+from tests.ports import free_port, needs_ipv6
+from tests.unit.sensors.streams.site import collect, listening, running, source, until
 
 AARTFAAC = find_protocol("aartfaac")
 EVERY = FaultPlan(late=0.05, missing=0.05, duplicate=0.05, corrupt=0.05, torn=0.05, stalled=0.01, stall_s=0.05, seed=4)
@@ -26,14 +27,6 @@ EVERY = FaultPlan(late=0.05, missing=0.05, duplicate=0.05, corrupt=0.05, torn=0.
 
 def backlog(mib: int = 256) -> Backlog[Any]:
     return Backlog(mib << 20, Overflow.BLOCK)
-
-
-@pytest.fixture
-def data(pytestconfig: pytest.Config) -> Path:
-    found = Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not found.is_dir():
-        pytest.skip(f"no real data in {found}")
-    return found
 
 
 def test_every_fault_of_datagrams_is_survived_and_counted() -> None:
@@ -109,6 +102,7 @@ def test_several_clients_get_every_step_of_several_bands() -> None:
                     assert np.allclose(gaps, 0.02, atol=1e-5)
 
 
+@needs_ipv6
 def test_reconnecting_goes_on_with_the_emulator() -> None:
     sky = SkyBands(synthetic_sky((32, 32), sources=2), period_s=0.01)
     with StreamEmulator("::1", (0,), sky, period_s=0.01, plan=FaultPlan(disconnected=0.1, torn=0.1)) as emulator:
@@ -121,8 +115,8 @@ def test_reconnecting_goes_on_with_the_emulator() -> None:
 
 
 @pytest.mark.real
-def test_a_real_run_sent_as_datagrams_gives_the_reference_table(data: Path, tmp_path: Path) -> None:
-    run = next((data / "astropix").glob("*.apx"))
+def test_a_real_run_sent_as_datagrams_gives_the_reference_table(real_data: Path, tmp_path: Path) -> None:
+    run = next((real_data / "astropix").glob("*.apx"))
     packets = list(run_readouts(run))
     port, waiting = free_port(), backlog()
     with running(source("astropix", f"127.0.0.1:{port}"), waiting) as (receiver,):
@@ -141,8 +135,8 @@ def test_a_real_run_sent_as_datagrams_gives_the_reference_table(data: Path, tmp_
 
 
 @pytest.mark.real
-def test_a_real_image_comes_through_with_equal_pixels(data: Path) -> None:
-    pixels, cards = read_plane(next((data / "radio_tkp").glob("GRB*.fits")))
+def test_a_real_image_comes_through_with_equal_pixels(real_data: Path) -> None:
+    pixels, cards = read_plane(next((real_data / "radio_tkp").glob("GRB*.fits")))
     with StreamEmulator("127.0.0.1", (0, 0), SkyBands(pixels, cards=cards), period_s=0.05) as emulator:
         waiting = backlog()
         with running(source("aartfaac", *(f"127.0.0.1:{port}" for port in emulator.ports)), waiting):

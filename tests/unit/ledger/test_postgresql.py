@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from nightglass.errors import Misconfigured, Retryable
 from nightglass.ledger import Ledger
 from nightglass.ledger.tables import metadata
 from nightglass.model import State
+from tests.ports import free_port
 from tests.unit.ledger.material import arrival, reduced, see
 from tests.unit.ledger.test_answers import *  # noqa: F403
 from tests.unit.ledger.test_arrivals import *  # noqa: F403
@@ -40,19 +40,13 @@ def _programs() -> Path:
     pytest.skip("no PostgreSQL server is installed (Debian: postgresql)")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Server:
     """A private cluster on a loopback port; as root it runs as nobody, because PostgreSQL refuses root."""
 
     def __init__(self, programs: Path, directory: Path) -> None:
         self.programs = programs
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self.user = "nobody" if os.getuid() == 0 else None
         if self.user:
             shutil.chown(directory, self.user)

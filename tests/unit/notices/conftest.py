@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from nightglass.config import Notices, Smtp
+from tests.ports import free_port
 
 
 @dataclass
@@ -104,8 +104,7 @@ def serve(post: Post, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
         options = {"authenticator": authenticate, "auth_require_tls": security == "starttls"}
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         if security == "tls":
             controller = Controller(post, hostname="127.0.0.1", port=port, ssl_context=context, **options)
         else:

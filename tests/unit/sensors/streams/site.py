@@ -14,16 +14,9 @@ from nightglass.config import Overflow, StreamSource
 from nightglass.sensors import Backlog, Received, Receiver, open_receivers
 from nightglass.streams.astropix import Readout
 
-__all__ = ["PATIENCE_S", "collect", "free_port", "listening", "readout", "received", "running", "source", "until"]
+__all__ = ["PATIENCE_S", "collect", "listening", "readout", "received", "running", "source", "until"]
 
-PATIENCE_S = 20.0
-
-
-def free_port(kind: int = socket.SOCK_DGRAM, host: str = "127.0.0.1") -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, kind) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+PATIENCE_S = 120.0
 
 
 def source(protocol: str, *endpoints: str, **settings: Any) -> StreamSource:

@@ -14,10 +14,10 @@ from nightglass.errors import Misconfigured
 from nightglass.sensors import Backlog, Endpoint, ReceiverState, make_source, open_receivers, parse_endpoint
 from nightglass.sensors import parse_source as parse
 from nightglass.streams import find_protocol
+from tests.ports import free_port, needs_ipv6
 from tests.unit.sensors.streams.site import (
     PATIENCE_S,
     collect,
-    free_port,
     listening,
     readout,
     running,
@@ -61,7 +61,7 @@ def test_sources_are_read() -> None:
         parse("nothing.apx")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 @pytest.mark.parametrize("piece", [1 << 20, 977])
 def test_windows_come_over_tcp(host: str, piece: int) -> None:
     wires = [AARTFAAC.encode(AARTFAAC.example(seed)) for seed in range(8)]
@@ -106,7 +106,7 @@ def test_a_lost_connection_is_made_again_and_costs_what_was_torn() -> None:
 
 def test_a_sender_that_is_not_there_yet_is_waited_for() -> None:
     told: list[str] = []
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     waiting = backlog()
     with running(source("aartfaac", f"127.0.0.1:{port}"), waiting, on_alarm=told.append) as (receiver,):
         until(lambda: told)
@@ -163,9 +163,9 @@ def sender(group: str = "") -> socket.socket:
     return made
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 def test_datagrams_come_and_losses_are_counted(host: str) -> None:
-    port = free_port(host=host)
+    port = free_port(host)
     waiting = backlog()
     name = f"[{host}]" if ":" in host else host
     numbers = [5, 6, 9, 8, 9, 12]
@@ -175,7 +175,7 @@ def test_datagrams_come_and_losses_are_counted(host: str) -> None:
             out.sendto(readout(number).to_bytes(), (host, port))
         out.sendto(b"hello", (host, port))
         found = collect(waiting, len(numbers))
-        until(lambda: receiver.status.faults)
+        until(lambda: receiver.status.skipped)
         status = receiver.status
     assert [item.message.readout_id for item in found] == numbers
     losses = status.losses
@@ -256,8 +256,11 @@ def test_what_the_system_dropped_is_counted_also_at_the_end() -> None:
         assert losses.lost == receiver.status.kernel_drops == count + 1 - len(found)
 
 
-def test_stopping_is_quick_and_leaves_no_thread() -> None:
-    before = threading.active_count()
+def test_stopping_leaves_no_thread() -> None:
+    def active() -> int:
+        return sum(thread.name.startswith("receiver-") for thread in threading.enumerate())
+
+    before = active()
 
     def serve(connection: socket.socket, number: int) -> None:
         connection.recv(1)
@@ -271,12 +274,10 @@ def test_stopping_is_quick_and_leaves_no_thread() -> None:
         for receiver in receivers:
             receiver.start()
         until(lambda: all(receiver.status.state is ReceiverState.RECEIVING for receiver in receivers))
-        began = time.monotonic()
         for receiver in receivers:
             receiver.stop()
         assert all(receiver.join(PATIENCE_S) for receiver in receivers)
-        assert time.monotonic() - began < 2
-    assert threading.active_count() == before
+    assert active() == before
 
 
 def test_a_source_from_the_command_line_is_reached_as_it_was_named() -> None:

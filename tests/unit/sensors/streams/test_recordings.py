@@ -18,7 +18,8 @@ from nightglass.sensors.replaying import Replay
 from nightglass.simulate.emulator import DatagramEmulator
 from nightglass.simulate.faults import FaultPlan
 from nightglass.streams import find_protocol
-from tests.unit.sensors.streams.site import PATIENCE_S, collect, free_port, listening, readout, running, source, until
+from tests.ports import free_port
+from tests.unit.sensors.streams.site import PATIENCE_S, collect, listening, readout, running, source, until
 
 AARTFAAC = find_protocol("aartfaac")
 
@@ -116,16 +117,16 @@ def test_connections_are_recorded_and_served_again(tmp_path: Path) -> None:
         ):
             first = collect(waiting, 5)
             until(lambda: one.status.state is ReceiverState.WAITING)
-            before = one.status
+        before = one.status
     recording = read_recording(tmp_path / "one")
     assert b"".join(piece.data for piece in recording.pieces()) == stream
-    replay = Replay(recording, endpoints=(Endpoint("127.0.0.1", free_port(socket.SOCK_STREAM)),), speed=0)
+    replay = Replay(recording, endpoints=(Endpoint("127.0.0.1", free_port()),), speed=0)
     player = threading.Thread(target=replay.run)
     player.start()
     with running(source("aartfaac", str(replay.endpoints[0])), waiting) as (two,):
         second = collect(waiting, 5)
         until(lambda: two.status.truncated)
-        after = two.status
+    after = two.status
     player.join(PATIENCE_S)
     assert not player.is_alive()
     assert [AARTFAAC.encode(item.message) for item in second] == wires[:5]
@@ -147,14 +148,14 @@ def test_datagrams_are_recorded_and_sent_again(tmp_path: Path) -> None:
             readout(number).to_bytes() for number in range(500)
         )
         until(lambda: recorder.pieces == sent)
-        before = one.status
+    before = one.status
     first = waiting.take(wait_s=1, most=1000)
     with running(wanted, waiting) as (two,):
         until(lambda: two.status.state is ReceiverState.RECEIVING)
         assert Replay(read_recording(tmp_path / "one"), speed=10).run() == sent
         second = collect(waiting, len(first))
         until(lambda: two.status.bytes == before.bytes)
-        after = two.status
+    after = two.status
     assert [item.message for item in second] == [item.message for item in first]
     assert (after.faults, after.losses, after.skipped) == (before.faults, before.losses, before.skipped)
     assert after.faults
