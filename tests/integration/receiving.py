@@ -51,12 +51,12 @@ class Sender:
         self._listener.close()
 
 
-def observatory(root: Path, senders: Sequence[Sender], **changes: object) -> Observatory:
+def observatory(root: Path, senders: Sequence[Sender | str], **changes: object) -> Observatory:
     stream = {
         "name": "sky",
         "camera": "aartfaac",
         "protocol": "aartfaac",
-        "endpoints": [sender.endpoint for sender in senders],
+        "endpoints": [sender if isinstance(sender, str) else sender.endpoint for sender in senders],
         "reconnect_s": 0.05,
         "wait_s": 0.5,
     }
@@ -71,7 +71,7 @@ def observatory(root: Path, senders: Sequence[Sender], **changes: object) -> Obs
 
 @contextlib.contextmanager
 def live(settings: Observatory, ledger: Ledger, told: list[str] | None = None) -> Iterator[Watch]:
-    names = {stream.camera: load_camera(stream.camera) for stream in settings.streams}
+    names = {item.camera: load_camera(item.camera) for item in (*settings.streams, *settings.sources)}
     said = told if told is not None else []
     watch = Watch(settings, names, ledger, SerialPool(), alarm=lambda subject, text: said.append(f"{subject}: {text}"))
     thread = threading.Thread(target=watch.run, name="watch under test")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from nightglass.archive import archive_exposure
-from nightglass.config import Limits, Observatory, load_camera
+from nightglass.config import Limits, Observatory, load_camera, load_observatory
 from nightglass.cubes import CubeRequest, assemble_cube
 from nightglass.fitsio import read_product
 from nightglass.layout import Layout
@@ -20,66 +20,74 @@ from nightglass.lightcurves import light_curve_path
 from nightglass.model import Content, Night, ProductKind, Stage, State
 from nightglass.pool import SerialPool
 from nightglass.postprocess import run_stage
-from nightglass.streams.aartfaac import encode_window
-from nightglass.streams.astropix import RunSummary, decode_run, read_run
-from tests.integration.receiving import Sender, beat, entries_of, eventually, live, observatory, states
+from nightglass.simulate.emulator import DatagramEmulator, StreamEmulator
+from nightglass.simulate.streams import SkyBands, read_plane, run_readouts
+from nightglass.streams.astropix import HIT_DTYPE
+from nightglass.streams.tables import write_hits
+from tests.integration.receiving import beat, entries_of, eventually, live, observatory, states
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 STEPS, BANDS = 3, 2
 START = datetime(2026, 11, 21, 1, tzinfo=UTC)
 
 
+class Brightening(SkyBands):
+    """A sky that is as it is at first, and brighter at each step and in each band."""
+
+    def plane(self, band: int, step: int) -> NDArray[np.float32]:
+        return np.asarray(self._pixels * np.float32(1 + step + 0.5 * band), np.float32)
+
+
 def test_a_real_sky_reaches_reduction_and_cube_with_equal_pixels(real_data: Path, tmp_path: Path) -> None:
+    """Emulator, receiver, time steps, reduction and cubes: the pixels are those of the file at every station."""
     path = real_data / "radio_tkp" / "GRB201006A_final_2min_srcs-t0002-image-pb_cutout.fits"
-    with fits.open(path) as hdus:
-        pixels, header = np.squeeze(hdus[0].data).astype(np.float32), hdus[0].header.copy()
-    skies = {(step, band): pixels * np.float32(1 + step + 0.5 * band) for step in range(STEPS) for band in range(BANDS)}
-    senders = [Sender() for _ in range(BANDS)]
+    pixels, cards = read_plane(path)
+    np.testing.assert_array_equal(pixels, np.squeeze(fits.getdata(path)))
+    sky = Brightening(pixels, cards=cards, began=START)
+    skies = {(step, band): sky.plane(band, step) for step in range(STEPS) for band in range(BANDS)}
+    np.testing.assert_array_equal(skies[0, 0], pixels)
     root = tmp_path / "out"
-    camera, settings = load_camera("aartfaac"), observatory(root, senders)
-    try:
-        with Ledger.open(root / "ledger.sqlite") as ledger:
-            with live(settings, ledger):
-                for (step, band), sky in skies.items():
-                    header["DATE-OBS"] = (START + timedelta(seconds=step)).replace(tzinfo=None).isoformat()
-                    header["RESTFRQ"] = header["CRVAL3"] + 2e6 * band
-                    header.remove("RESTFREQ", ignore_missing=True)
-                    senders[band].send(encode_window(header.tostring(), sky))
-                eventually(lambda: states(ledger) == [State.REDUCED] * STEPS, what=f"{states(ledger)}")
-            entries = entries_of(ledger)
-            for step, entry in enumerate(entries):
-                assert entry.ref is not None
-                assert entry.ref.started_at == START + timedelta(seconds=step)
-                (product,) = (
-                    item
-                    for item in ledger.products(entry.night, "aartfaac")
-                    if item.key == entry.exposure_id and item.kind is ProductKind.REDUCED
-                )
-                for band, image in enumerate(read_product(product.path)):
-                    np.testing.assert_array_equal(image.data, skies[step, band])
-                summary = archive_exposure(
-                    entry.exposure_id,
-                    ledger=ledger,
-                    pool=SerialPool(),
-                    observatory=settings,
-                    camera=camera,
-                    content=Content.RAW,
-                )
-                assert summary.path is not None
-                with fits.open(summary.path, checksum=True) as cube:
-                    for band in range(BANDS):
-                        np.testing.assert_array_equal(np.squeeze(cube[f"SB{band}"].data), skies[step, band])
-            check_light_curves(entries[0].night, ledger, settings)
-            whole = tmp_path / "night.fits"
-            request = CubeRequest(paths=tuple(entry.path for entry in entries), out=whole, role="sky")
-            assemble_cube(request, pool=SerialPool(), limits=Limits(), camera=camera)
-            with fits.open(whole, checksum=True) as cube:
+    camera = load_camera("aartfaac")
+    with (
+        StreamEmulator("127.0.0.1", (0,) * BANDS, sky, period_s=0, steps=STEPS) as emulator,
+        Ledger.open(root / "ledger.sqlite") as ledger,
+    ):
+        # connected to once: the emulator would begin anew
+        settings = observatory(root, [f"127.0.0.1:{port}" for port in emulator.ports], reconnect_s=60, wait_s=10)
+        with live(settings, ledger):
+            eventually(lambda: states(ledger) == [State.REDUCED] * STEPS, what=f"{states(ledger)}")
+        entries = entries_of(ledger)
+        for step, entry in enumerate(entries):
+            assert entry.ref is not None
+            assert entry.ref.started_at == START + timedelta(seconds=step)
+            (product,) = (
+                item
+                for item in ledger.products(entry.night, "aartfaac")
+                if item.key == entry.exposure_id and item.kind is ProductKind.REDUCED
+            )
+            for band, image in enumerate(read_product(product.path)):
+                np.testing.assert_array_equal(image.data, skies[step, band])
+            summary = archive_exposure(
+                entry.exposure_id,
+                ledger=ledger,
+                pool=SerialPool(),
+                observatory=settings,
+                camera=camera,
+                content=Content.RAW,
+            )
+            assert summary.path is not None
+            with fits.open(summary.path, checksum=True) as cube:
                 for band in range(BANDS):
-                    expected = np.stack([skies[step, band] for step in range(STEPS)])
-                    np.testing.assert_array_equal(cube[f"SB{band}"].data, expected)
-    finally:
-        for sender in senders:
-            sender.close()
+                    np.testing.assert_array_equal(np.squeeze(cube[f"SB{band}"].data), skies[step, band])
+        check_light_curves(entries[0].night, ledger, settings)
+        whole = tmp_path / "night.fits"
+        request = CubeRequest(paths=tuple(entry.path for entry in entries), out=whole, role="sky")
+        assemble_cube(request, pool=SerialPool(), limits=Limits(), camera=camera)
+        with fits.open(whole, checksum=True) as cube:
+            for band in range(BANDS):
+                expected = np.stack([skies[step, band] for step in range(STEPS)])
+                np.testing.assert_array_equal(cube[f"SB{band}"].data, expected)
 
 
 def check_light_curves(night: Night, ledger: Ledger, settings: Observatory) -> None:
@@ -101,30 +109,31 @@ def check_light_curves(night: Night, ledger: Ledger, settings: Observatory) -> N
             assert rows["v"][-1] == pytest.approx(expected, rel=1e-3)
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_real_run_sent_as_datagrams_becomes_its_reference_table(real_data: Path, tmp_path: Path) -> None:
-    _, pieces = read_run(real_data / "astropix" / "20250723_092534_data.apx", RunSummary())
-    readouts = [item for piece in pieces for item in piece]
-    expected = np.concatenate(list(decode_run(iter([readouts]), RunSummary())))
+    """Time-sliced event files of a watch, put together, are the table that the instrument's own program wrote."""
+    run = real_data / "astropix" / "20250723_092534_data.apx"
+    packets = list(run_readouts(run))
     root, port = tmp_path / "out", free_port()
-    stream = {"name": "run", "camera": "astropix", "protocol": "astropix", "endpoints": [f"127.0.0.1:{port}"]}
-    settings = Observatory.model_validate(
-        {"root": root, "streams": [stream | {"wait_s": 0.5}], "limits": {"free_disk_gib": 0}}
+    configuration = tmp_path / "observatory.toml"
+    configuration.write_text(
+        f'root = "{root}"\n[limits]\nfree_disk_gib = 0\n'
+        '[[streams]]\nname = "run"\ncamera = "astropix"\nprotocol = "astropix"\nslice_s = 0.1\nwait_s = 0.2\n'
+        f'endpoints = ["127.0.0.1:{port}"]\n'
     )
+    settings = load_observatory(configuration, environment={})
     with Ledger.open(root / "ledger.sqlite") as ledger:
-        with live(settings, ledger), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        with live(settings, ledger):
             eventually(lambda: beat(root).streams[0]["peers"][0]["state"] == "receiving", what="a listener")
-            for readout in readouts:
-                sender.sendto(readout.to_bytes(), ("127.0.0.1", port))
-            eventually(lambda: beat(root).streams[0]["messages"] == len(readouts), what="all readouts")
+            DatagramEmulator("127.0.0.1", port, rate_hz=2000).run(packets)
+            eventually(lambda: beat(root).streams[0]["messages"] == len(packets), what="all readouts")
+            eventually(lambda: len(states(ledger)) > 1, what="slices while the stream goes on")
         state = beat(root).streams[0]
-        assert (state["lost"], state["dropped"], state["duplicates"]) == (0, 0, 0)
+        assert (state["lost"], state["dropped"], state["duplicates"], state["skipped"]) == (0, 0, 0, 0)
         tables = [fits.getdata(entry.path, "HITS") for entry in entries_of(ledger)]
-        assert tables
-        for name in ("row", "column", "readout_id", "timestamp", "tot_us"):
-            np.testing.assert_array_equal(np.concatenate([table[name] for table in tables]), expected[name])
+    assert len(tables) > 3
+    hits = np.empty(sum(map(len, tables)), HIT_DTYPE)
+    for name in HIT_DTYPE.names or ():
+        hits[name] = np.concatenate([table[name] for table in tables])
+    write_hits(tmp_path / "hits.csv", hits, header={})
+    made, reference = ((tmp_path / "hits.csv").read_text(), run.with_suffix(".csv").read_text())
+    assert made.splitlines()[1:] == reference.splitlines()[1:]  # but for the header of the run, which is not sent

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -114,56 +109,3 @@ def test_silence_is_an_alarm(tmp_path: Path, senders: list[Sender]) -> None:
         send(senders, range(BANDS), 0)
         eventually(lambda: beat(root).streams[0]["messages"] == BANDS, what="messages")
         eventually(lambda: len(entries_of(ledger)) == 1, what="the file")
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from nightglass.config import Observatory, load_camera
-from nightglass.ledger import Ledger
-from nightglass.pool import SerialPool
-from nightglass.watch import Watch
-settings = Observatory.model_validate_json(Path(sys.argv[1]).read_text())
-with Ledger.open(settings.root / "ledger.sqlite") as ledger:
-    Watch(settings, {"aartfaac": load_camera("aartfaac")}, ledger, SerialPool()).run()
-"""
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_what_is_in_the_ledger_survives_kill_9(tmp_path: Path, senders: list[Sender], seed: int) -> None:
-    """A receiver that is killed at any moment: what it acknowledged is there, whole, and the next one goes on."""
-    root = tmp_path / "out"
-    settings = observatory(root, senders)
-    configuration = tmp_path / "observatory.json"
-    configuration.write_text(settings.model_dump_json())
-    child = subprocess.Popen([sys.executable, "-c", KILLED, str(configuration)], env=dict(os.environ))
-    try:
-        with Ledger.open(root / "ledger.sqlite") as ledger:
-            sent = 0
-            while len(entries_of(ledger)) < 3:
-                send(senders, range(BANDS), sent)
-                sent += 1
-                time.sleep(0.01)
-                assert sent < 2000
-            time.sleep(float(np.random.default_rng(seed).uniform(0, 0.2)))
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-            for sender in senders:
-                sender.hang_up()
-            acknowledged = {entry.path for entry in entries_of(ledger)}
-            for path in acknowledged:
-                with fits.open(path, checksum=True) as hdus:
-                    assert len(hdus) == BANDS + 1
-            with live(settings, ledger):
-                send(senders, range(BANDS), sent)
-                eventually(
-                    lambda: len(states(ledger)) > len(acknowledged) and set(states(ledger)) == {State.REDUCED},
-                    what="all reduced after the restart",
-                )
-            assert acknowledged < {entry.path for entry in entries_of(ledger)}
-            on_disk = set(root.glob("aartfaac/*/raw/sky/*.fits"))
-            assert on_disk == {entry.path for entry in entries_of(ledger)}
-            assert not list(root.rglob("*.part"))
-    finally:
-        child.kill()
-        child.wait()
