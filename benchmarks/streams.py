@@ -1,12 +1,14 @@
 """How fast streams are received and decoded, and whether every loss is counted.
 
-Windows of AARTFAAC come over loopback from another process, to three receivers in turns: a bare loop of `recv_into`,
-ours (receiver, decoder, backlog, and somebody who takes), and the way of TraP (`recv` until enough, `struct.unpack`
-into a list, an array of it). Readouts of AstroPix are decoded from datagrams by one core. Then 20,000 readouts a second
-are sent to a receiver whose buffer is large, and to one whose buffer runs over.
+Windows of AARTFAAC come over loopback from another process, to three receivers in turns: a bare loop of `recv_into`
+that writes over one buffer of 4 MiB again and again and looks at nothing; ours (receiver, decoder, backlog, and
+somebody who takes windows and lets them go); the way of TraP (`recv` until enough, `struct.unpack`, an array of it).
+The clock runs from the connection to the last byte, or to the last window taken; a first round of each is not counted.
+Readouts of AstroPix are decoded from datagrams by one core. Then 20,000 readouts a second are sent to a receiver whose
+buffer is large, and to one whose buffer runs over.
 
-    python benchmarks/streams.py                          about half a minute
-    python benchmarks/streams.py --rounds 7 --windows 2000
+    python -m benchmarks.streams                          about half a minute
+    python -m benchmarks.streams --only windows --rounds 15 --windows 1000
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import statistics
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +37,22 @@ SHAPE = (1024, 1024)
 FORK = multiprocessing.get_context("fork")
 READOUT_RATE_HZ = 20_000.0
 WANTED_SHARE = 0.75
+WANTED_GAIN = 50
 WANTED_HITS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be received: windows of so many bytes, from a port of this host."""
+
+    port: int
+    windows: int
+    window_bytes: int
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self.windows * self.window_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,47 +69,56 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--windows", type=int, default=500, help="of 4 MiB, in each round of each way")
     parser.add_argument("--seconds", type=float, default=3.0, help="for which readouts are sent")
+    parser.add_argument("--only", choices=("windows", "hits", "losses"))
     arguments = parser.parse_args()
-    compare_windows(arguments.rounds, arguments.windows)
-    decode_hits()
-    for buffer_kib, name in ((8192, "large buffer"), (16, "small buffer, held up")):
-        count_losses(int(arguments.seconds * READOUT_RATE_HZ), buffer_kib, name)
+    if arguments.only in (None, "windows"):
+        compare_windows(arguments.rounds, arguments.windows)
+    if arguments.only in (None, "hits"):
+        decode_hits()
+    if arguments.only in (None, "losses"):
+        for buffer_kib, name in ((8192, "large buffer"), (16, "small buffer, held up")):
+            count_losses(int(arguments.seconds * READOUT_RATE_HZ), buffer_kib, name)
 
 
 def compare_windows(rounds: int, windows: int) -> None:
-    ways: dict[str, tuple[Callable[[int, int], None], int]] = {
+    ways: dict[str, tuple[Callable[[Load], Cost], int]] = {
         "bare recv_into": (bare, windows),
         "nightglass": (ours, windows),
         "TraP's struct.unpack": (old, max(windows // 50, 2)),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, (receive, count) in ways.items():
-            costs[name].append(measure(receive, count))
+    window = make_window()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        plan = [count for _, count in ways.values()] * (1 + rounds)
+        sender = FORK.Process(target=send, args=(server, window, plan))
+        sender.start()
+        for _ in range(1 + rounds):
+            for name, (receive, count) in ways.items():
+                costs[name].append(receive(Load(int(server.getsockname()[1]), count, len(window))))
+        sender.join()
+    for measured in costs.values():
+        del measured[0]
     for name, measured in costs.items():
         wall = statistics.median(cost.size / cost.wall_s for cost in measured) / GIB
         cpu = statistics.median(cost.size / cost.cpu_s for cost in measured) / GIB
         print(f"{name:22s} {wall:7.3f} GiB/s   {cpu:7.3f} GiB per second of processor")
     for which in ("wall_s", "cpu_s"):
-        pairs = zip(costs["bare recv_into"], costs["nightglass"], strict=True)
-        shares = [getattr(one, which) / getattr(two, which) for one, two in pairs]
-        share = statistics.median(shares)
-        print(
-            f"share of the bare loop, {which}: {share:.2f} (wanted {WANTED_SHARE}), {min(shares):.2f}-{max(shares):.2f}"
-        )
+        for name, wanted in (("bare recv_into", WANTED_SHARE), ("TraP's struct.unpack", WANTED_GAIN)):
+            pairs = zip(costs[name], costs["nightglass"], strict=True)
+            shares = [(getattr(one, which) / one.size) / (getattr(two, which) / two.size) for one, two in pairs]
+            share = statistics.median(shares)
+            print(f"{share:6.2f} times {name}, {which} (wanted {wanted}), {min(shares):.2f}-{max(shares):.2f}")
 
 
-def measure(receive: Callable[[int, int], None], windows: int) -> Cost:
-    """Receive windows from a process of its own."""
-    window = make_window()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        sender = FORK.Process(target=send, args=(server, window, windows))
-        sender.start()
-        began, cpu = time.perf_counter(), time.process_time()
-        receive(int(server.getsockname()[1]), windows)
-        cost = Cost(windows * len(window), time.perf_counter() - began, time.process_time() - cpu)
-        sender.join()
-    return cost
+class Clock:
+    """Measures from its making on."""
+
+    def __init__(self) -> None:
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+
+    def cost(self, load: Load) -> Cost:
+        """Return what it took to receive a load until now."""
+        return Cost(load.size, time.perf_counter() - self._began, time.process_time() - self._cpu)
 
 
 def make_window() -> bytes:
@@ -100,12 +126,14 @@ def make_window() -> bytes:
     return encode_window(make_header(SHAPE, timestamp=datetime.now(UTC), frequency_hz=6e6), pixels)
 
 
-def send(server: socket.socket, window: bytes, windows: int) -> None:
-    connection, _ = server.accept()
-    with connection:
-        for _ in range(windows):
-            connection.sendall(window)
-        connection.recv(1)
+def send(server: socket.socket, window: bytes, plan: Sequence[int]) -> None:
+    """Serve one connection after the other, so many windows each."""
+    for windows in plan:
+        connection, _ = server.accept()
+        with connection:
+            for _ in range(windows):
+                connection.sendall(window)
+            connection.recv(1)
 
 
 def connect(port: int) -> socket.socket:
@@ -115,28 +143,34 @@ def connect(port: int) -> socket.socket:
     return connection
 
 
-def bare(port: int, windows: int) -> None:
-    size = len(make_window()) * windows
+def bare(load: Load) -> Cost:
+    size = load.size
     buffer = memoryview(bytearray(4 << 20))
-    with connect(port) as connection:
+    clock = Clock()
+    with connect(load.port) as connection:
         while size:
             size -= connection.recv_into(buffer)
+        return clock.cost(load)
 
 
-def ours(port: int, windows: int) -> None:
-    wanted = source("aartfaac", port, overflow=Overflow.BLOCK)
+def ours(load: Load) -> Cost:
+    wanted = source("aartfaac", load.port, overflow=Overflow.BLOCK)
     backlog: Backlog[Any] = Backlog(wanted.backlog_mib << 20, wanted.overflow)
     (receiver,) = open_receivers(wanted, backlog)
+    clock = Clock()
     receiver.start()
+    windows = load.windows
     while windows:
         taken = backlog.take(wait_s=1, most=64)
         windows -= len(taken)
         del taken
+    cost = clock.cost(load)
     receiver.stop()
     receiver.join()
+    return cost
 
 
-def old(port: int, windows: int) -> None:
+def old(load: Load) -> Cost:
     def getbytes(count: int) -> bytes:
         chunks = []
         while count:
@@ -145,12 +179,14 @@ def old(port: int, windows: int) -> None:
             count -= len(chunk)
         return b"".join(chunks)
 
-    with connect(port) as connection:
-        for _ in range(windows):
+    clock = Clock()
+    with connect(load.port) as connection:
+        for _ in range(load.windows):
             _, fits_length, array_length = struct.unpack("=QLL496x", getbytes(512))
             getbytes(fits_length)
             body = getbytes(array_length)
             np.reshape(np.array(struct.unpack(f"{array_length // 4}f", body)), SHAPE)
+        return clock.cost(load)
 
 
 def decode_hits(readouts: int = 20_000, hits: int = 30) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ __all__ = ["TcpReceiver"]
 M = TypeVar("M")
 
 _TICK_MS = 200
+_TICK = struct.pack("@ll", 0, _TICK_MS * 1000)
+"""As the system's `struct timeval`."""
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """Seconds, seconds, probes: a sender whose host is gone is noticed after a minute, however quiet it was."""
 
@@ -39,15 +42,16 @@ class TcpReceiver(ThreadedReceiver[M]):
 
     def _receive(self, connection: socket.socket) -> str:
         decoder, tap, idle_s, peer = self._decoder, self._tap, self._settings.idle_timeout_s, str(self._endpoint)
-        poller = select.poll()
-        poller.register(connection, select.POLLIN)
+        # the system waits, and is asked once; Python's own time-out would ask it before each call whether to call
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
         heard = time.monotonic()
         while not self._stopping.is_set():
             buffer = decoder.get_buffer()
             try:
                 count = connection.recv_into(buffer)
             except BlockingIOError:
-                if not poller.poll(_TICK_MS) and 0 < idle_s < time.monotonic() - heard:
+                if 0 < idle_s < time.monotonic() - heard:
                     return f"nothing came for {idle_s:g} s"
                 continue
             if not count:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from nightglass.streams.aartfaac.decoder import WindowDecoder
-from nightglass.streams.aartfaac.skyheader import SkyFacts, make_header, read_facts
+from nightglass.streams.aartfaac.skyheader import HeaderReader, SkyFacts, make_header
 from nightglass.streams.aartfaac.window import (
     MAGIC,
     PixelOrder,
@@ -21,6 +21,7 @@ from nightglass.streams.decoding import StreamProtocol
 __all__ = [
     "MAGIC",
     "PROTOCOL",
+    "HeaderReader",
     "PixelOrder",
     "SkyFacts",
     "Window",
@@ -29,7 +30,6 @@ __all__ = [
     "WindowStatus",
     "encode_window",
     "make_header",
-    "read_facts",
 ]
 
 _FREQUENCIES_HZ = (6.0e6, 6.5e6, 7.0e6, 7.5e6, 8.0e6, 8.5e6)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightglass.streams.aartfaac.heads import MAGIC_BYTES, Head, find_magic, find_torn, holds_magic, read_head
-from nightglass.streams.aartfaac.skyheader import SkyFacts, read_facts
+from nightglass.streams.aartfaac.skyheader import HeaderReader, SkyFacts
 from nightglass.streams.aartfaac.window import (
     HEAD_BYTES,
     PIXEL_BYTES,
@@ -25,8 +25,19 @@ from nightglass.streams.storage import RecycledStorage
 __all__ = ["WindowDecoder"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Announced:
+_OK = WindowStatus.OK
+_REMARKS = (
+    WindowStatus.RESYNCHRONISED,
+    WindowStatus.NO_TIMESTAMP,
+    WindowStatus.NO_FREQUENCY,
+    WindowStatus.NO_END,
+    WindowStatus.NOT_ASCII,
+    WindowStatus.BYTES_SWAPPED,
+)
+"""With which a window is given out, in the order in which they are looked at."""
+
+
+class _Announced(NamedTuple):
     """A window whose headers are in and agree with one another."""
 
     head: Head
@@ -67,6 +78,7 @@ class WindowDecoder(BufferedDecoder[Window]):
         self._limits = limits or WindowLimits()
         self._storage = storage or RecycledStorage()
         self._head = bytearray(HEAD_BYTES + self._limits.fits_bytes)
+        self._headers = HeaderReader()
         self._start = self._stop = 0
         self._body: NDArray[np.uint8] | None = None
         self._filled = 0
@@ -138,18 +150,19 @@ class WindowDecoder(BufferedDecoder[Window]):
         header = bytes(self._head[self._start + HEAD_BYTES : self._start + head.head_bytes])
         if holds_magic(header):  # the sender went on with the next window inside this one's header
             return WindowStatus.TORN
-        facts = read_facts(header)
+        facts = self._headers.read(header)
         if facts.shape is None or facts.shape[0] * facts.shape[1] * PIXEL_BYTES != head.array_bytes:
             return WindowStatus.BAD_SHAPE
-        status = WindowStatus.OK
-        for bit, wrong in (
-            (WindowStatus.RESYNCHRONISED, self._lost),
-            (WindowStatus.NO_TIMESTAMP, facts.timestamp is None),
-            (WindowStatus.NO_FREQUENCY, facts.frequency_hz is None),
-            (WindowStatus.NO_END, not facts.ended),
-            (WindowStatus.NOT_ASCII, not header.isascii()),
-            (WindowStatus.BYTES_SWAPPED, head.byteorder != sys.byteorder),
-        ):
+        noted = (
+            self._lost,
+            facts.timestamp is None,
+            facts.frequency_hz is None,
+            not facts.ended,
+            not header.isascii(),
+            head.byteorder != sys.byteorder,
+        )
+        status = _OK
+        for bit, wrong in zip(_REMARKS, noted, strict=True):
             if wrong:
                 status |= bit
         return _Announced(head, header.decode("ascii", "replace"), facts, facts.shape, status)
@@ -199,10 +212,11 @@ class WindowDecoder(BufferedDecoder[Window]):
         if filled > whole.size:  # then the place for headers is empty
             self._start, self._stop = 0, filled - whole.size
             self._head[: self._stop] = body.data[whole.size : filled]
+        self._tally.resynchronised += self._lost
         self._lost = False
-        self._tally.resynchronised += WindowStatus.RESYNCHRONISED in announced.status
         self._tally.messages += 1
-        self._tally.note(announced.status)
+        if announced.status is not _OK:
+            self._tally.note(announced.status)
         pixels = host_pixels(whole, announced.shape, self._order, announced.head.byteorder)
         return [
             Window(announced.header, pixels, announced.facts.timestamp, announced.facts.frequency_hz, announced.status)

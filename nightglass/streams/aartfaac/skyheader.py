@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from nightglass.fitsio.cards import CARD, pad_header
 from nightglass.fitsio.product_cards import CardValue, make_card
 
-__all__ = ["HEADER_STARTS", "SkyFacts", "make_header", "read_facts"]
+__all__ = ["HEADER_STARTS", "HeaderReader", "SkyFacts", "make_header"]
 
 HEADER_STARTS = (b"SIMPLE  =", b"XTENSION=")
 """How a FITS header begins; senders also send that of an image extension."""
@@ -28,11 +28,11 @@ _WANTED = {
         *(f"CRVAL{axis}" for axis in _AXES),
     )
 }
+_DATE = b"DATE-OBS"
 _END = b"END".ljust(8)
 
 
-@dataclass(frozen=True, slots=True)
-class SkyFacts:
+class SkyFacts(NamedTuple):
     """What a window's FITS header says.
 
     Attributes
@@ -52,18 +52,42 @@ class SkyFacts:
     ended: bool
 
 
-def read_facts(header: bytes) -> SkyFacts:
-    """Read what a receiver needs; whatever else is in the header is left alone, and nothing raises."""
-    found: dict[str, str] = {}
-    ended = False
-    for start in range(0, len(header), CARD):
-        keyword = header[start : start + 8]
-        if keyword in _WANTED:
-            found[keyword.decode().rstrip()] = _value(header[start + 8 : start + CARD])
-        elif keyword == _END:
-            ended = True
-            break
-    return SkyFacts(_shape(found), _timestamp(found), _frequency(found), ended)
+class HeaderReader:
+    """Reads one header after the other; of one that differs from the last in its date alone, no more than that.
+
+    The windows of a sub-band have such headers, and a receiver that has just moved megabytes finds neither code nor
+    data in the processor's caches any more: every card that is looked at counts.
+    """
+
+    def __init__(self) -> None:
+        self._last = b""
+        self._facts = SkyFacts(None, None, None, ended=False)
+        self._date = (0, 0)
+
+    def read(self, header: bytes) -> SkyFacts:
+        """Read what a receiver needs; whatever else is in the header is left alone, and nothing raises."""
+        last, (start, stop) = self._last, self._date
+        if len(header) != len(last) or header[:start] != last[:start] or header[stop:] != last[stop:]:
+            return self._read(header)
+        shape, _, frequency_hz, ended = self._facts
+        return SkyFacts(shape, _timestamp(_value(header[start:stop])), frequency_hz, ended)
+
+    def _read(self, header: bytes) -> SkyFacts:
+        found: dict[str, str] = {}
+        date = (0, 0)
+        ended = False
+        for start in range(0, len(header), CARD):
+            keyword = header[start : start + 8]
+            if keyword in _WANTED:
+                found[keyword.decode().rstrip()] = _value(header[start + 8 : start + CARD])
+                if keyword == _DATE:
+                    date = (start + 8, start + CARD)
+            elif keyword == _END:
+                ended = True
+                break
+        self._last, self._date = header, date
+        self._facts = SkyFacts(_shape(found), _timestamp(found.get("DATE-OBS", "")), _frequency(found), ended)
+        return self._facts
 
 
 def make_header(
@@ -116,11 +140,12 @@ def _shape(found: Mapping[str, str]) -> tuple[int, int] | None:
     return None
 
 
-def _timestamp(found: Mapping[str, str]) -> datetime | None:
-    with contextlib.suppress(KeyError, ValueError, OverflowError):
-        moment = datetime.fromisoformat(found["DATE-OBS"])
+def _timestamp(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _frequency(found: Mapping[str, str]) -> float | None:
