@@ -100,7 +100,7 @@ class PrefectSite:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -117,7 +117,7 @@ def prefect_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectSi
         patch.setenv("PREFECT_HOME", str(root / "home"))
         patch.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
         server.ensure()
-        server.wait()
+        server.wait(timeout_s=200)  # its first start migrates a database
         configuration = root / "observatory.toml"
         configuration.write_text(
             f'root = "{root / "observatory"}"\n'

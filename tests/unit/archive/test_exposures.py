@@ -221,7 +221,7 @@ def test_two_archivers_of_one_exposure(site: Site) -> None:
 
     def slow(request: CubeRequest, **_: Any) -> CubeSummary:
         began.set()
-        assert go_on.wait(10)
+        assert go_on.wait(120)
         return joined(request)
 
     site.add("a.fits", "one", number="7")
@@ -229,7 +229,7 @@ def test_two_archivers_of_one_exposure(site: Site) -> None:
     site.assemble = slow
     thread = threading.Thread(target=lambda: first.append(site.archive("7")))
     thread.start()
-    assert began.wait(10)
+    assert began.wait(120)
     site.assemble = joined
     assert site.archive("7").outcome is ArchiveOutcome.ELSEWHERE
     go_on.set()
@@ -349,7 +349,7 @@ def test_the_lease_is_prolonged_while_a_cube_is_written(site: Site) -> None:
     def slow(request: CubeRequest, **_: Any) -> CubeSummary:
         before = record(site, "7").lease_until
         site.clock.now += 5
-        for _ in range(100):
+        for _ in range(2400):
             if (record(site, "7").lease_until or 0) > (before or 0):
                 break
             threading.Event().wait(0.05)

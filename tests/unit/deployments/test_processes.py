@@ -16,22 +16,22 @@ import pytest
 from deployments.processes import Child, running_pid, spawn
 from nightglass.errors import Misconfigured
 
-SLEEPER = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
+SLEEPER = ["python", "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [
     "python",
     "-c",
     "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
-    "print(child.pid, flush=True); time.sleep(60)",
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+    "print(child.pid, flush=True); time.sleep(600)",
 ]
 PARENT = """
 import os, sys, time
 from pathlib import Path
 from deployments.processes import spawn
-command = ["python", "-c", "import time; time.sleep(60)"]
+command = ["python", "-c", "import time; time.sleep(600)"]
 child = spawn("sleeper", command, environment=dict(os.environ), log=Path(sys.argv[1]))
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -72,10 +72,9 @@ def test_a_child_runs_says_things_and_ends(tmp_path: Path) -> None:
     assert first_line(child) == "up"
     assert child.alive
     assert running_pid(tmp_path / "test.pid", containing="time.sleep") == child.pid
-    began = time.monotonic()
-    child.stop(grace_s=5.0)
+    child.stop(grace_s=120.0)
     assert not child.alive
-    assert time.monotonic() - began < 2.0
+    assert child.process.returncode == -signal.SIGTERM
     assert not (tmp_path / "test.pid").exists()
 
 
@@ -84,7 +83,7 @@ def test_a_child_that_ignores_sigterm_is_killed_with_its_own_children(tmp_path: 
     grandchild = int(first_line(child))
     child.stop(grace_s=0.2)
     assert child.process.returncode == -signal.SIGKILL
-    assert holds_within(lambda: is_gone(grandchild), 2.0)
+    assert holds_within(lambda: is_gone(grandchild), 120.0)
 
 
 def test_a_stopped_child_can_be_ended(tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def test_a_child_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
         pid = int(parent.stdout.readline())
         assert not is_gone(pid)
         parent.kill()
-        assert holds_within(lambda: is_gone(pid), 5.0)
+        assert holds_within(lambda: is_gone(pid), 120.0)
 
 
 def test_a_pid_file_of_another_process_is_not_believed(tmp_path: Path) -> None:

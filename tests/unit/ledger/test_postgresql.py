@@ -28,7 +28,7 @@ from tests.unit.ledger.test_stages import *  # noqa: F403
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def _programs() -> Path:

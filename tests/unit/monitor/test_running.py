@@ -56,11 +56,11 @@ def running(monitor: Monitor, feed, live: LivePicture, **options) -> Iterator[No
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it did not come about"
@@ -85,12 +85,11 @@ def test_the_picture_is_renewed_at_its_interval_however_fast_the_stream_is() -> 
     live = LivePicture("flood")
     feed = Flood(Came(DECODERS["astropix"].example(4)))
     with running(AstroPix4Monitor(), feed, live, refresh_s=0.1):
-        assert live.wait(after=0, timeout_s=30) is not None
+        assert live.wait(after=0, timeout_s=120) is not None
         began, first = time.monotonic(), live.newest.number
-        time.sleep(2)
+        until(lambda: feed.taken > 10_000 and live.newest.number >= first + 5)
         made, passed = live.newest.number - first, time.monotonic() - began
-    assert feed.taken > 10_000
-    assert 3 <= made <= passed / 0.1 + 2
+    assert made <= passed / 0.1 + 2
 
 
 @pytest.mark.parametrize(("monitor", "protocol"), [(AstroPix4Monitor(), "astropix"), (AartfaacMonitor(), "aartfaac")])
@@ -123,7 +122,7 @@ def test_a_monitor_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) ->
         feed.waiting.append(Came(7))
         until(lambda: live.newest.message == "[1, 7]")
     assert live.newest.alarms == ("the monitor failed 2 times, last with ValueError: -4",)
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if record.name == "nightglass.monitor.running"]) == 1
 
 
 def test_a_picture_that_cannot_be_shown_is_told_of() -> None:
@@ -175,8 +174,7 @@ def test_a_recording_that_was_cut_off_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "pix.rec").write_bytes(torn)
     feed, live = FileFeed(tmp_path / "pix.rec"), LivePicture("pix")
     with running(AstroPix4Monitor(), feed, live, refresh_s=0.01, state=feed.state):
-        until(lambda: bool(live.newest.alarms))
-    assert live.newest.counters["last readout id"] == 19
+        until(lambda: bool(live.newest.alarms) and live.newest.counters["last readout id"] == 19)
     assert "was cut off" in live.newest.alarms[0]
 
 
@@ -184,7 +182,7 @@ def test_a_viewer_waits_for_what_is_newer() -> None:
     live = LivePicture("plain")
     assert live.wait(after=0, timeout_s=0.01) is None
     threading.Timer(0.05, live.publish, [Picture(title="t", number=1)]).start()
-    picture = live.wait(after=0, timeout_s=10)
+    picture = live.wait(after=0, timeout_s=120)
     assert picture is not None
     assert picture.number == 1
     assert '"title":"t"' in live.text()

@@ -103,7 +103,7 @@ def serve(post: Post, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         if security != "none":
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
-        options = {"authenticator": authenticate, "auth_require_tls": security == "starttls"}
+        options = {"authenticator": authenticate, "auth_require_tls": security == "starttls", "ready_timeout": 60}
         port = free_port()
         if security == "tls":
             controller = Controller(post, hostname="127.0.0.1", port=port, ssl_context=context, **options)
@@ -111,7 +111,7 @@ def serve(post: Post, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             controller = Controller(post, hostname="127.0.0.1", port=port, tls_context=context, **options)
         controller.start()
         running.append(controller)
-        smtp = Smtp(host="127.0.0.1", port=port, security=security, user="observer", password="secret", timeout_s=5)  # type: ignore[arg-type]
+        smtp = Smtp(host="127.0.0.1", port=port, security=security, user="observer", password="secret", timeout_s=60)  # type: ignore[arg-type]
         return Notices(mail_from="night@example.org", mail_to=("a@example.org", "b@example.org"), smtp=smtp, retry_s=10)
 
     yield start

@@ -20,7 +20,7 @@ from nightglass.watch.archiving import ArchiveDesk
 from nightglass.watch.dark import DarkExecutor
 from nightglass.watch.dispatch import Dispatch
 from nightglass.watch.flights import Flights
-from nightglass.watch.jobs import Job, JobKind, JobPhase
+from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
 from nightglass.watch.launcher import Launcher
 from nightglass.watch.nightkeeper import NightKeeper
 from nightglass.watch.owners import Owner
@@ -179,12 +179,12 @@ def test_a_job_with_failures_ends_with_an_error(bench: Workbench) -> None:
 def test_archives_hold_up_neither_masters_nor_groups(bench: Workbench) -> None:
     executor = DarkExecutor(bench, capacity=1)
     executor.submit(archive_job(f"lynx/{NIGHT}/4711"))
-    reports = []
-    for _ in range(100):
-        reports += executor.poll()
-        if any(report.phase is JobPhase.ENDED for report in reports):
-            break
+    reports: list[JobReport] = []
+    end = time.monotonic() + 120
+    while not any(report.phase is JobPhase.ENDED for report in reports):
+        assert time.monotonic() < end, reports
         time.sleep(0.02)
+        reports += executor.poll()
     assert reports[-1].error.startswith("Retryable: 1 of 1")
     executor.close()
 

@@ -34,7 +34,7 @@ class Ear:
         executor.attach(self.woken.set)
 
     def until_ended(self, job_id: str) -> list[JobReport]:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             self.reports += self.executor.poll()
             mine = [report for report in self.reports if report.job_id == job_id]

@@ -51,7 +51,7 @@ class Door:
         return path
 
     def work(self) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while len(self.intake):
             assert time.monotonic() < end
             self.intake.work()

@@ -55,13 +55,13 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def test_a_night_is_opened_and_announced_once_and_keeps_its_due_times(tmp_path: Path, ledger: Ledger) -> None:
     desk = Desk(tmp_path, ledger)
     record = desk.keeper.open("lynx", NIGHT, EVENING)
-    assert desk.heard.wait(5)
+    assert desk.heard.wait(120)
     assert desk.keeper.open("lynx", NIGHT, EVENING + timedelta(hours=3)) == record
     assert record.stage(Stage.FINAL).due == EVENING + timedelta(hours=48)
     again = Desk(tmp_path, ledger, night={"final": "20h"})
     again.keeper.refresh()
     assert again.keeper.open_nights == (record,)
-    assert again.heard.wait(5), "a watch that died between opening and telling told nobody"
+    assert again.heard.wait(120), "a watch that died between opening and telling told nobody"
     assert desk.opened == [NIGHT]
 
 
@@ -171,7 +171,7 @@ def test_a_file_that_no_sensor_can_pass_on_raises_one_alarm(tmp_path: Path) -> N
     try:
         found.sync(EVENING)
         complaints: list[tuple[Place, str]] = []
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while len(complaints) < 2 and time.monotonic() < end:
             complaints += found.complaints()
             time.sleep(0.02)
