@@ -13,6 +13,8 @@ from typing import Literal
 
 from astropy.io import fits
 
+from nightglass.fitsio.product_cards import CardValue
+
 __all__ = [
     "Compression",
     "CubePlan",
@@ -104,7 +106,7 @@ class CubeRequest:
     source_names : dict
         EXTNAME (or ``""`` for an image without one) to the name of its source.
     extra : dict
-        Cards for the primary header.
+        Cards for the primary header: keyword to value, or to a pair of value and comment.
     keep_cards : bool
         Store every header card of every frame, so that frames come back whole.
     mode : str
@@ -127,7 +129,7 @@ class CubeRequest:
     keywords: Keywords = Keywords()
     frame_keyword: tuple[str, ...] = ("FRAME", "FRAMENO", "FRAMENUM")
     source_names: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, str | int | float | bool] = field(default_factory=dict)
+    extra: dict[str, CardValue] = field(default_factory=dict)
     keep_cards: bool = True
     mode: Literal["shared", "gather"] = "shared"
     durable: bool = True

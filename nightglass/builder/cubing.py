@@ -1,0 +1,208 @@
+"""The archive of an exposure: DESI's cube of all its frames, verified, and a manifest.
+
+HDU 0 holds no data: EXTNAME, MODULE, EXPID, FRAMES, NIGHT and what is true of the whole exposure. For each source an
+image ``NAME`` of [frames, ny, nx] and a table ``NAMET`` whose row i says what the headers of frame i say (layout of
+``guide-EXPID.fits.fz``, https://desidatamodel.readthedocs.io).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+from astropy.io import fits
+
+from nightglass.builder.records import ArchiveOrder, ExposureView
+from nightglass.config import BuilderOptions, Camera, Limits
+from nightglass.cubes import Compression, CubeRequest, CubeSummary, Keywords, assemble_cube
+from nightglass.cubes.headers import read_header
+from nightglass.cubes.records import FrameFile
+from nightglass.cubes.scanning import scan_files
+from nightglass.errors import Misconfigured, Rejected
+from nightglass.fitsio import content_id, write_atomic
+from nightglass.fitsio.product_cards import CardValue
+from nightglass.fitsio.structure import is_structural
+from nightglass.pool import Pool
+
+__all__ = ["ArchiveRules", "archive_cube", "given_values", "write_manifest"]
+
+_KEYWORD: Final = re.compile(r"[A-Z0-9_-]{1,8}")
+_OF_A_FRAME: Final = re.compile(r"EXTNAME|FRAMES?|PARTIAL|MISSING\d+|COMMENT|HISTORY|")
+_ALWAYS: Final = ("MODULE", "NIGHT", "FLAVOR", "TIMESYS")
+_CUBES: Final = frozenset({"TIMESYS", "DATE-BEG", "MJD-BEG", "NIGHT"})
+_WILD: Final = re.compile(r"[*?\[]")
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRules:
+    """Which keywords go where in a cube; names or shell patterns in capitals.
+
+    Attributes
+    ----------
+    primary : tuple of str
+        Beside those that always go there; empty: everything that the primary header of the first frame says.
+    secondary, metadata : tuple of str
+        Into the header of each image, and columns of each table.
+    named : tuple of str
+        Those that were asked for by name, so that their absence is said.
+    compress : bool
+        Rice.
+    """
+
+    primary: tuple[str, ...] = ()
+    secondary: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ("*",)
+    named: tuple[str, ...] = ()
+    compress: bool = False
+
+    @classmethod
+    def of(cls, options: BuilderOptions, order: ArchiveOrder) -> ArchiveRules:
+        """Make them of what is set, and of what was asked for on top of that."""
+        more = _capitals(order.add2primary)
+        primary = (*_capitals(options.archive_primary), *more) if options.archive_primary else ()
+        secondary = (*_capitals(options.archive_secondary), *_capitals(order.add2secondary))
+        metadata = (*(_capitals(options.archive_metadata) or ("*",)), *_capitals(order.add2metadata))
+        asked = (*more, *_capitals(order.add2secondary), *_capitals(order.add2metadata))
+        return cls(
+            primary=primary,
+            secondary=secondary,
+            metadata=metadata,
+            named=tuple(dict.fromkeys(name for name in asked if not _WILD.search(name))),
+            compress=options.compress if order.compress is None else order.compress,
+        )
+
+
+def given_values(order: ArchiveOrder) -> dict[str, Any]:
+    """Return the values that an order brings along for keywords that no frame may have."""
+    found: dict[str, Any] = {}
+    for wanted in (order.add2primary, order.add2secondary, order.add2metadata):
+        if isinstance(wanted, Mapping):
+            found |= {str(name).upper(): value for name, value in wanted.items() if value is not None}
+    return found
+
+
+def archive_cube(
+    frames: Sequence[Path],
+    out: Path,
+    *,
+    exposure: ExposureView,
+    options: BuilderOptions,
+    rules: ArchiveRules,
+    camera: Camera,
+    pool: Pool,
+    limits: Limits | None = None,
+) -> CubeSummary:
+    """Make the cube of an exposure; one of that name is replaced, for it is of the same exposure.
+
+    A keyword that was asked for and is in no frame becomes a COMMENT that says so.
+
+    Parameters
+    ----------
+    frames : sequence of Path
+        Multi-extension files with FRAME in their primary header, as `write_frame` makes them.
+
+    Raises
+    ------
+    Rejected
+        If no frame can be used.
+    Retryable
+        If the file system refuses.
+    """
+    limits = limits or Limits()
+    files = [item for item in scan_files(frames, limits) if isinstance(item, FrameFile)]
+    if not files:
+        message = f"exposure {exposure.expid} has no frame that could be archived"
+        raise Rejected(message, remedy="build at least one frame")
+    request = CubeRequest(
+        paths=tuple(frames),
+        out=out,
+        role=options.module or options.role,
+        exposure=f"{exposure.expid:08d}",
+        night=exposure.night.label,
+        camera=camera.name,
+        compression=Compression() if rules.compress else None,
+        keywords=Keywords((), rules.secondary, rules.metadata),
+        extra=_primary_cards(files, exposure, options, rules),
+        durable=options.durable,
+        overwrite=True,
+    )
+    return assemble_cube(request, pool=pool, limits=limits, camera=camera)
+
+
+def write_manifest(path: Path, summary: CubeSummary, exposure: ExposureView, frames: Sequence[int]) -> None:
+    """Write ``manifest_EXPID.json``: what is in the cube; the same frames give the same manifest.
+
+    Raises
+    ------
+    Retryable
+        If the file system refuses.
+    """
+    record = {
+        "format": _FORMAT,
+        "expid": exposure.expid,
+        "frames": sorted(frames),
+        "night": exposure.night.label,
+        "cube": summary.path.name,
+        "size": summary.size,
+        "checksum": summary.checksum or content_id(summary.path),
+        "sources": {source.name: source.frames for source in summary.sources},
+        "problems": [f"{problem.path.name}: {problem.reason}" for problem in summary.problems],
+    }
+    with write_atomic(path) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _primary_cards(
+    files: Sequence[FrameFile], exposure: ExposureView, options: BuilderOptions, rules: ArchiveRules
+) -> dict[str, CardValue]:
+    """Return the cards of HDU 0, by what the primary headers of the frames say, the first of them first."""
+    cards: dict[str, CardValue] = {
+        "MODULE": (options.mode or options.module, "image sources, component"),
+        "NIGHT": int(exposure.night.label),
+    }
+    for file in sorted(files, key=lambda item: _frame(item)):
+        header = fits.Header.fromstring(file.hdus[0].text)
+        for card in header.cards:
+            keyword = card.keyword
+            if keyword in cards or not _is_of_exposure(keyword) or not isinstance(card.value, (str, bool, int, float)):
+                continue
+            if _is_wanted(keyword, rules):
+                # those that the cube says itself have its comments
+                cards[keyword] = card.value if keyword in _CUBES else (card.value, card.comment)
+    known = {keyword for file in files for hdu in file.hdus for keyword in read_header(hdu.text)}
+    for name in rules.named:
+        if name not in known and name not in cards and _KEYWORD.fullmatch(name) and _is_of_exposure(name):
+            cards[name] = (None, "It was asked for, and no frame has it.")
+    own = {"EXPID", "CAMERA"}  # said by the cube itself
+    return {keyword: value for keyword, value in cards.items() if keyword not in own}
+
+
+def _is_of_exposure(keyword: str) -> bool:
+    ordinary = bool(_KEYWORD.fullmatch(keyword)) and not is_structural(keyword)
+    return ordinary and not _OF_A_FRAME.fullmatch(keyword)
+
+
+def _is_wanted(keyword: str, rules: ArchiveRules) -> bool:
+    if not rules.primary:
+        return True
+    return any(fnmatchcase(keyword, pattern) for pattern in (*_ALWAYS, *rules.primary))
+
+
+def _frame(file: FrameFile) -> int:
+    value = read_header(file.hdus[0].text).get("FRAME")
+    return value if isinstance(value, int) else 0
+
+
+def _capitals(names: Iterable[str] | Mapping[str, Any]) -> tuple[str, ...]:
+    found = tuple(str(name).upper() for name in names)
+    for name in found:
+        if not 1 <= len(name) <= 68 or not name.isprintable():
+            message = f"{name!r} is no keyword"
+            raise Misconfigured(message, remedy="write keywords, or shell patterns of keywords")
+    return found

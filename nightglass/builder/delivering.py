@@ -1,0 +1,386 @@
+"""What becomes of built frames: the outputs of one image builder, put together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
+
+from nightglass.builder.cards import HeaderRules, compose_primary
+from nightglass.builder.cubing import ArchiveRules, archive_cube, given_values, write_manifest
+from nightglass.builder.darks import FindMasters, subtract_darks
+from nightglass.builder.focusing import measure_extensions
+from nightglass.builder.hooks import Hooks
+from nightglass.builder.lanes import Patience
+from nightglass.builder.naming import Names
+from nightglass.builder.pictures import PlotRules, chosen, draw
+from nightglass.builder.records import (
+    ArchiveOrder,
+    ExposureView,
+    FrameView,
+    GetOrder,
+    HookStage,
+    SendOrder,
+    SendReport,
+    WriteOrder,
+)
+from nightglass.builder.rois import RoiTable
+from nightglass.builder.sending import Dispatcher, Ticket
+from nightglass.builder.stampboard import StampBoard
+from nightglass.builder.stamps import StampStore
+from nightglass.builder.writing import write_frame
+from nightglass.config import BuilderOptions, Camera, Limits, Site
+from nightglass.errors import Rejected, Retryable, Waiting
+from nightglass.fitsio import write_atomic
+from nightglass.layout import Layout
+from nightglass.model import sanitize
+from nightglass.pool import Pool, SerialPool
+
+__all__ = ["CameraOutputs"]
+
+
+class CameraOutputs:
+    """The outputs of one builder; see `nightglass.builder.outputs.Outputs`.
+
+    Parameters
+    ----------
+    options : BuilderOptions
+        Those of the configuration: its directories, receivers and functions are the ones that may be used.
+    masters : callable, optional
+        Finds the masters for ``dark_subtract``.
+    pool : Pool, optional
+        Whose workers make cubes.
+    on_report : callable, optional
+        Told of each delivery at its end, also of those that nobody waited for.
+    on_focus : callable, optional
+        Told exposure, frame and what was measured.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: BuilderOptions,
+        *,
+        layout: Layout,
+        camera: Camera,
+        site: Site,
+        pool: Pool | None = None,
+        masters: FindMasters | None = None,
+        limits: Limits | None = None,
+        on_alarm: Callable[[str], None] | None = None,
+        on_report: Callable[[SendReport], None] | None = None,
+        on_focus: Callable[[int, int, list[dict[str, Any]]], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._camera = camera
+        self._site = site
+        self._pool = pool or SerialPool()
+        self._masters = masters
+        self._limits = limits or Limits()
+        self._on_alarm = on_alarm
+        self._on_focus = on_focus
+        self._names = Names.of(name, options, layout=layout, camera=camera.name)
+        self._scratch = layout.run / f"making-{sanitize(name)}"
+        patience = Patience(attempts=options.send_attempts, first_s=options.send_retry_s, limit=1000)
+        named = (*options.send_to, options.guider_app, options.donut_app)
+        known = {target: target for target in named if target} | dict(options.receivers)
+        self._dispatcher = Dispatcher(
+            layout.run / f"outgoing-{sanitize(name)}",
+            known={key: value for key, value in known.items() if key != value or ":" in value},
+            patience=patience,
+            limit_bytes=max(options.max_bytes // 4, 1 << 20),
+            on_report=self._reported(on_report),
+        )
+        self._hooks = Hooks(name, layout.run, known=dict(options.receivers), on_alarm=on_alarm)
+        table = RoiTable(layout.run / f"rois-{sanitize(name)}.json")
+        self._store = StampStore(self._names, table, limits=self._limits, on_alarm=on_alarm)
+        self._board = StampBoard(
+            self._names, self._store, self._dispatcher, camera=camera, pool=self._pool, limits=self._limits
+        )
+        self._focus: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def hooks(self) -> Hooks:
+        """Subscribers."""
+        return self._hooks
+
+    @property
+    def rois(self) -> StampBoard:
+        """Regions of interest."""
+        return self._board
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The queues of the receivers."""
+        return self._dispatcher
+
+    def start(self) -> None:
+        """Take up what was left over: sends, hooks."""
+        for path in self._scratch.glob("*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self._dispatcher.start()
+        self._hooks.start()
+
+    def close(self) -> None:
+        """End the threads; what waits is on the disk."""
+        self._dispatcher.close()
+        self._hooks.close()
+
+    def built(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
+        """Cut stamps, measure the focus, tell who was named for this frame alone."""
+        if frame.instructions.rois is not None:
+            self._board.accept(frame.instructions.rois, expid=exposure.expid)
+        if options.use_guider and self._store.table.of(exposure.expid):
+            self._store.cut(exposure, frame, options, self.primary(exposure, frame, options))
+            if options.guider_app:
+                self._board.forward(exposure, frame.frame, options.guider_app)
+        wanted = options.use_donut if frame.instructions.use_donut is None else frame.instructions.use_donut
+        if wanted:
+            self._measure_focus(exposure, frame, options)
+        if frame.instructions.cb_function:
+            news = {"expid": exposure.expid, "frame": frame.frame, "missing": list(frame.missing)}
+            args = frame.instructions.cb_args or ()
+            self._hooks.tell(HookStage.BUILT, frame.instructions.cb_function, args, news)
+
+    def primary(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> fits.Header:
+        """Compose the primary header."""
+        return compose_primary(exposure, frame, options, self._site, HeaderRules(exclude=options.exclude))
+
+    def write(
+        self,
+        exposure: ExposureView,
+        frame: FrameView,
+        options: BuilderOptions,
+        order: WriteOrder,
+        *,
+        replace: tuple[Path, ...] = (),
+    ) -> Path:
+        """Write one frame where names and options say.
+
+        Raises
+        ------
+        Rejected
+            If another file has that name, and is not to be overwritten; or a name leads elsewhere.
+        Retryable
+            If the file system refuses.
+        """
+        _refuse_purged(frame)
+        rules = HeaderRules(exclude=_exclude(options, order.exclude), extra=order.extra_headers, clobber=order.clobber)
+        return write_frame(
+            frame.extensions,
+            compose_primary(exposure, frame, options, self._site, rules),
+            self._names.frame(exposure, frame.frame, options, order),
+            rules=rules,
+            compress=options.compress if order.compress is None else order.compress,
+            replace=replace,
+            overwrite=order.overwrite or options.overwrite,
+            durable=options.durable,
+            limits=self._limits,
+        )
+
+    def assemble(
+        self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, order: GetOrder, path: Path
+    ) -> Path:
+        """Write one frame to a given path, uncompressed.
+
+        Raises
+        ------
+        Waiting
+            If its dark is to be subtracted, and there is no master.
+        Rejected
+            If the spool has given its pixels back.
+        """
+        _refuse_purged(frame)
+        rules = HeaderRules(
+            exclude=_exclude(options, order.exclude),
+            all_fields=order.all_fields,
+            extra=order.extra_headers,
+            clobber=order.clobber,
+        )
+        primary = compose_primary(exposure, frame, options, self._site, rules)
+        if not order.dark_subtract:
+            return write_frame(frame.extensions, primary, path, rules=rules, overwrite=True, limits=self._limits)
+        if self._masters is None:
+            message = f"builder {self._name} has no masters to subtract"
+            raise Waiting(message, remedy="run it within a night, whose ledger knows the masters")
+        with self._making() as plain:
+            write_frame(frame.extensions, primary, plain, rules=rules, overwrite=True, limits=self._limits)
+            return subtract_darks(
+                plain,
+                path,
+                camera=self._camera,
+                masters=self._masters,
+                site=self._site,
+                night=exposure.night,
+                limits=self._limits,
+            )
+
+    def send(
+        self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, order: SendOrder, *, wait_s: float
+    ) -> tuple[SendReport, ...]:
+        """Put a frame into the durable queue of each receiver; wait so long for its delivery."""
+        receivers = options.send_to if order.send_to is None else order.send_to
+        tickets = [
+            Ticket(
+                receiver=receiver,
+                expid=exposure.expid,
+                frame=frame.frame,
+                command=options.send_command if order.send_command is None else order.send_command,
+                name=self._names.frame(exposure, frame.frame, options, WriteOrder(compress=False)).name,
+            )
+            for receiver in receivers
+        ]
+        if not tickets:
+            return ()
+        for ticket in tickets:
+            self._dispatcher.check(ticket.receiver)
+        with self._making() as path:
+            self.assemble(exposure, frame, options, order, path)
+            queued = self._dispatcher.keep(tickets, path)
+        return self._dispatcher.wait(queued, wait_s)
+
+    def send_file(
+        self, exposure: ExposureView, path: Path, options: BuilderOptions, order: SendOrder, *, wait_s: float
+    ) -> tuple[SendReport, ...]:
+        """Send a file, as a cube."""
+        receivers = options.send_to if order.send_to is None else order.send_to
+        command = options.send_command if order.send_command is None else order.send_command
+        tickets = [
+            Ticket(receiver=receiver, expid=exposure.expid, what="archive", command=command, name=path.name)
+            for receiver in receivers
+        ]
+        return self._dispatcher.send(tickets, path, wait_s)
+
+    def plot(
+        self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, changes: Mapping[str, Any]
+    ) -> tuple[Path, ...]:
+        """Make pictures: one an extension, or one of all."""
+        _refuse_purged(frame)
+        rules = PlotRules.of(options, changes)
+        drawn = chosen(frame.extensions, rules.extensions)
+        if not drawn:
+            return ()
+        when = frame.primary_header.get("DATE-OBS", "")
+        title = f"{self._names.role(options)} {exposure.expid:08d} frame {frame.frame}"
+        subtitle = "   ".join(
+            text for text in (exposure.night.label, str(when), "PARTIAL" if frame.missing else "") if text
+        )
+        if rules.assembles:
+            path = self._names.picture(exposure, frame.frame, "", options)
+            return (draw(path, drawn, rules, title=title, subtitle=subtitle),)
+        return tuple(
+            draw(
+                self._names.picture(exposure, frame.frame, item.name, options),
+                [item],
+                rules,
+                title=f"{title} {item.name}",
+                subtitle=subtitle,
+            )
+            for item in drawn
+        )
+
+    def archive(
+        self, exposure: ExposureView, frames: Sequence[FrameView], options: BuilderOptions, order: ArchiveOrder
+    ) -> Path:
+        """Make the cube, verified, and its manifest; the same again when called again."""
+        rules = ArchiveRules.of(options, order)
+        out = self._names.cube(exposure, options, order)
+        given = given_values(order)
+        with tempfile.TemporaryDirectory(prefix=".frames-", dir=_made(out.parent)) as scratch:
+            paths = [self._frame_file(exposure, view, options, given, Path(scratch)) for view in frames]
+            summary = archive_cube(
+                paths,
+                out,
+                exposure=exposure,
+                options=options,
+                rules=rules,
+                camera=self._camera,
+                pool=self._pool,
+                limits=self._limits,
+            )
+        write_manifest(self._names.manifest(out, exposure), summary, exposure, [view.frame for view in frames])
+        return out
+
+    def status(self) -> dict[str, Any]:
+        """Return what waits: sends, hooks; and the last focus."""
+        with self._lock:
+            focus = dict(self._focus)
+        return {"sending": self._dispatcher.pending(), "hooks": self._hooks.listed(), "focus": focus}
+
+    def _frame_file(
+        self, exposure: ExposureView, view: FrameView, options: BuilderOptions, given: dict[str, Any], scratch: Path
+    ) -> Path:
+        """Return a file of a frame: made of the spool, or the one that was written before that was purged."""
+        if not view.purged and view.extensions:
+            name = self._names.frame(exposure, view.frame, options, WriteOrder(compress=False, add_frame=True)).name
+            return self.assemble(exposure, view, options, GetOrder(extra_headers=given), scratch / name)
+        for path in (view.published, *reversed(view.files)):
+            if path is not None and path.is_file():
+                return path
+        message = f"frame {view.frame} of exposure {exposure.expid} is in no file any more"
+        raise Rejected(message, remedy="archive the others, or push it again")
+
+    def _measure_focus(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
+        if options.donut_app:
+            order = SendOrder(send_to=(options.donut_app,), send_command=options.send_command)
+            self.send(exposure, frame, options, order, wait_s=0)
+            return
+        measured = [item.to_json() for item in measure_extensions(frame.extensions)]
+        record = {"expid": exposure.expid, "frame": frame.frame, "extensions": measured}
+        with self._lock:
+            self._focus = record
+        path = self._names.picture(exposure, frame.frame, "focus", options).with_suffix(".json")
+        with write_atomic(path) as part:
+            part.write_text(json.dumps(record, indent=1) + "\n")
+        if self._on_focus is not None:
+            self._on_focus(exposure.expid, frame.frame, measured)
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[Path]:
+        """Give a passing name for a file."""
+        path = _made(self._scratch) / f"{os.getpid()}-{secrets.token_hex(6)}.fits"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _reported(self, on_report: Callable[[SendReport], None] | None) -> Callable[[SendReport], None]:
+        def told(report: SendReport) -> None:
+            if not report.delivered and self._on_alarm is not None:
+                what = "the archive" if report.frame is None else f"frame {report.frame}"
+                text = f"{what} of exposure {report.expid} was not delivered to {report.receiver}: {report.error}"
+                self._on_alarm(text)
+            if on_report is not None:
+                on_report(report)
+
+        return told
+
+
+def _exclude(options: BuilderOptions, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    return options.exclude if asked is None else tuple(item.upper() for item in asked)
+
+
+def _refuse_purged(frame: FrameView) -> None:
+    if frame.purged or not frame.extensions:
+        where = f"; it is in {frame.files[-1]}" if frame.files else ""
+        message = f"frame {frame.frame} of exposure {frame.expid} has no extensions in the spool{where}"
+        raise Rejected(message, remedy="push it again, or use its file or archive")
+
+
+def _made(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{directory} cannot be made: {error.strerror or error}"
+        raise Retryable(message, remedy="check the disk and the rights of the directory") from error
+    return directory

@@ -1,0 +1,367 @@
+"""Hooks: whoever wants to know when a frame is built, saved, sent, or an exposure archived.
+
+Any number of subscribers a stage, each in a lane of its own: a slow or broken one delays nobody. Subscriptions and
+what was not told yet survive a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from nightglass.builder.lanes import Delivered, Lane, Patience
+from nightglass.builder.records import HookStage
+from nightglass.builder.targets import Target, find_target, same_target
+from nightglass.errors import Misconfigured, Rejected, Retryable
+from nightglass.fitsio import write_atomic
+from nightglass.model import content_key, sanitize
+
+__all__ = ["HOOK_GROUP", "Hooks", "Subscription", "check_response"]
+
+_log = logging.getLogger(__name__)
+
+HOOK_GROUP: Final = "nightglass.hooks"
+"""Entry points that may be subscribed by name."""
+_AGAIN: Final = frozenset({408, 425, 429})
+"""Answers after which a request may be repeated, beside those of 500 and more."""
+_MAX_ARGS: Final = 65_536
+"""Characters of the arguments of a subscription, as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """Somebody who is told of a stage.
+
+    Attributes
+    ----------
+    target : str
+        Name of who is told.
+    args : tuple
+        JSON values that come along.
+    source : str
+        As `Target.source`; empty: gone with this process.
+    """
+
+    subscription_id: str
+    stage: HookStage
+    target: str
+    args: tuple[Any, ...] = ()
+    enabled: bool = True
+    source: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "id": self.subscription_id,
+            "stage": self.stage.value,
+            "target": self.target,
+            "args": list(self.args),
+            "enabled": self.enabled,
+            "source": self.source,
+        }
+
+
+class Hooks:
+    """The subscriptions of one builder.
+
+    Parameters
+    ----------
+    name : str
+        Of the builder.
+    directory : Path
+        ``<root>/run``: ``hooks-<name>.json``, and below ``hooks-<name>/`` what is still to be told.
+    known : mapping of str to str
+        Configured names, each with an address or ``module:function``.
+    on_alarm : callable, optional
+        Told when something could not be told.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        *,
+        known: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+        timeout_s: float = 10.0,
+        on_alarm: Callable[[str], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._file = directory / f"hooks-{sanitize(name)}.json"
+        self._queues = directory / f"hooks-{sanitize(name)}"
+        self._known = dict(known or {})
+        self._patience = patience or Patience()
+        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
+        self._on_alarm = on_alarm
+        self._lock = threading.RLock()
+        self._started = False
+        self._subscriptions: dict[str, Subscription] = {}
+        self._targets: dict[str, Target] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._told: dict[str, int] = {}
+        self._errors: dict[str, str] = {}
+        self._load()
+
+    def subscribe(
+        self,
+        stage: HookStage | str,
+        target: str | Callable[..., Any],
+        args: Sequence[Any] = (),
+        *,
+        enabled: bool = True,
+    ) -> str:
+        """Add a subscriber, and return the id by which it is named from now on.
+
+        An address gets ``{"stage", "expid", "frame", ..., "args"}`` by POST, a function is called with the same
+        mapping, then `args`.
+
+        Raises
+        ------
+        Misconfigured
+            If there is no such stage or target, or the arguments are no JSON.
+        """
+        found = find_target(target, known=self._known, group=HOOK_GROUP)
+        subscription = Subscription(
+            subscription_id=uuid.uuid4().hex[:12],
+            stage=_stage(stage),
+            target=found.name,
+            args=_checked_args(args),
+            enabled=enabled,
+            source=found.source,
+        )
+        with self._lock:
+            self._subscriptions[subscription.subscription_id] = subscription
+            self._targets[subscription.subscription_id] = found
+            self._save()
+        return subscription.subscription_id
+
+    def unsubscribe(self, subscription_id: str) -> None:
+        """Take a subscriber away; what it was not told yet is dropped.
+
+        Raises
+        ------
+        Rejected
+            If there is none of that id.
+        """
+        with self._lock:
+            self._get(subscription_id)
+            del self._subscriptions[subscription_id]
+            self._targets.pop(subscription_id, None)
+            lane = self._lanes.pop(subscription_id, None)
+            self._save()
+        if lane is not None:
+            lane.close(0)
+        for path in (self._queues / subscription_id).glob("*.json"):
+            path.unlink(missing_ok=True)
+
+    def enable(self, subscription_id: str, enabled: bool) -> None:  # noqa: FBT001 - it is named after what is set
+        """Tell a subscriber from now on, or no more.
+
+        Raises
+        ------
+        Rejected
+            If there is none of that id.
+        """
+        with self._lock:
+            self._subscriptions[subscription_id] = replace(self._get(subscription_id), enabled=enabled)
+            self._save()
+
+    def subscriptions(self, stage: HookStage | str | None = None) -> tuple[Subscription, ...]:
+        """Return the subscribers, of one stage or of all."""
+        wanted = None if stage is None else _stage(stage)
+        with self._lock:
+            return tuple(item for item in self._subscriptions.values() if wanted in (None, item.stage))
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the subscribers as JSON values, each with how often it was told, and the last failure."""
+        with self._lock:
+            return [item.to_json() | self._outcome(item.subscription_id) for item in self._subscriptions.values()]
+
+    def fire(self, stage: HookStage | str, expid: int, frame: int | None, **data: Any) -> None:
+        """Tell every subscriber of a stage, each in its own time; never raises for what they do."""
+        stage = _stage(stage)
+        news = {"expid": expid, "frame": frame, **data}
+        with self._lock:
+            wanted = [item for item in self.subscriptions(stage) if item.enabled]
+            lanes = [self._lane(item.subscription_id) for item in wanted]
+        for item, lane in zip(wanted, lanes, strict=True):
+            self._put(lane, {**news, "stage": stage.value, "builder": self._name, "args": list(item.args)})
+
+    def tell(self, stage: HookStage | str, target: str, args: Sequence[Any], news: Mapping[str, Any]) -> None:
+        """Tell somebody once, as ``cb_function`` and ``cb_args`` of an exposure ask for.
+
+        Raises
+        ------
+        Misconfigured
+            As `subscribe`.
+        """
+        found = find_target(target, known=self._known, group=HOOK_GROUP)
+        key = f"once-{content_key(found.source)}"
+        with self._lock:
+            self._targets[key] = found
+            lane = self._lane(key)
+        checked = list(_checked_args(args))
+        item = {**news, "stage": _stage(stage).value, "builder": self._name, "args": checked, "source": found.source}
+        self._put(lane, item)
+
+    def start(self) -> None:
+        """Begin to tell, with what was left over from before."""
+        with self._lock:
+            self._started = True
+            for path in sorted(self._queues.glob("*")) if self._queues.is_dir() else ():
+                if path.name in self._subscriptions or path.name.startswith("once-"):
+                    self._lane(path.name)
+            for lane in self._lanes.values():
+                lane.start()
+
+    def close(self) -> None:
+        """Stop; what was not told yet is told after the next start."""
+        with self._lock:
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            lane.close()
+        self._client.close()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until everybody was told; for an orderly end."""
+        with self._lock:
+            lanes = list(self._lanes.values())
+        return all(lane.wait_idle(timeout_s) for lane in lanes)
+
+    def _put(self, lane: Lane, item: Mapping[str, Any]) -> None:
+        try:
+            lane.put(item)
+        except Retryable as error:  # a full disk must not stop the pipeline
+            self._alarm(f"{lane.name} is not told: {error}")
+
+    def _outcome(self, key: str) -> dict[str, Any]:
+        lane = self._lanes.get(key)
+        waiting = 0 if lane is None else lane.pending
+        return {"told": self._told.get(key, 0), "waiting": waiting, "error": self._errors.get(key, "")}
+
+    def _get(self, subscription_id: str) -> Subscription:
+        found = self._subscriptions.get(subscription_id)
+        if found is None:
+            message = f"there is no hook {subscription_id!r}"
+            raise Rejected(message, remedy="list the hooks to see their ids")
+        return found
+
+    def _lane(self, key: str) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            name = self._subscriptions[key].target if key in self._subscriptions else key
+            lane = Lane(
+                f"hook {name}",
+                self._queues / key,
+                lambda item: self._deliver(key, item),
+                patience=self._patience,
+                on_end=lambda ended: self._ended(key, ended),
+            )
+            self._lanes[key] = lane
+        if self._started:
+            lane.start()
+        return lane
+
+    def _deliver(self, key: str, item: Mapping[str, Any]) -> None:
+        with self._lock:
+            target = self._targets.get(key)
+        if target is None:  # told once, before a restart
+            target = same_target(str(item.get("source", "")))
+        args = item.get("args", [])
+        news = {name: value for name, value in item.items() if name != "source"}
+        if target.function is not None:
+            target.function({name: value for name, value in news.items() if name != "args"}, *args)
+            return
+        try:
+            response = self._client.post(target.url, json=news)
+        except httpx.HTTPError as error:
+            message = f"{target.name} cannot be reached: {type(error).__name__}: {error}"
+            raise Retryable(message) from error
+        check_response(target.name, response)
+
+    def _ended(self, key: str, ended: Delivered) -> None:
+        with self._lock:
+            self._told[key] = self._told.get(key, 0) + (not ended.error)
+            self._errors[key] = ended.error
+        if ended.error:
+            what = f"exposure {ended.item.get('expid')}, frame {ended.item.get('frame')}"
+            self._alarm(f"a subscriber of {ended.item.get('stage')} was not told of {what}: {ended.error}")
+
+    def _alarm(self, text: str) -> None:
+        _log.warning("%s", text)
+        if self._on_alarm is not None:
+            self._on_alarm(text)
+
+    def _save(self) -> None:
+        kept = [item.to_json() for item in self._subscriptions.values() if item.source]
+        with write_atomic(self._file) as part:
+            part.write_text(json.dumps({"format": 1, "hooks": kept}, indent=1))
+
+    def _load(self) -> None:
+        try:
+            values = json.loads(self._file.read_text())["hooks"]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("%s cannot be read, its hooks are lost: %s", self._file, error)
+            return
+        for value in values:
+            try:
+                item = Subscription(
+                    subscription_id=str(value["id"]),
+                    stage=HookStage(value["stage"]),
+                    target=str(value["target"]),
+                    args=tuple(value["args"]),
+                    enabled=bool(value["enabled"]),
+                    source=str(value["source"]),
+                )
+                self._targets[item.subscription_id] = same_target(item.source, name=item.target)
+                self._subscriptions[item.subscription_id] = item
+            except (KeyError, ValueError, TypeError, Misconfigured) as error:
+                _log.warning("a hook of %s is left out: %s", self._file, error)
+
+
+def check_response(name: str, response: httpx.Response) -> None:
+    """Take an answer for what it says.
+
+    Raises
+    ------
+    Retryable
+        If the other side is busy or broken.
+    Rejected
+        If it does not want this.
+    """
+    if response.is_success:
+        return
+    message = f"{name} answered {response.status_code} {response.reason_phrase}: {response.text[:200]!r}"
+    if response.status_code >= 500 or response.status_code in _AGAIN:
+        raise Retryable(message)
+    raise Rejected(message, remedy="correct the receiver or its address, then send it again")
+
+
+def _stage(stage: HookStage | str) -> HookStage:
+    try:
+        return HookStage(str(stage))
+    except ValueError:
+        message = f"there is no stage {str(stage)!r}"
+        raise Misconfigured(message, remedy=f"stages are {', '.join(item.value for item in HookStage)}") from None
+
+
+def _checked_args(args: Sequence[Any]) -> tuple[Any, ...]:
+    try:
+        text = json.dumps(list(args), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        message = f"the arguments of a hook are no JSON: {error}"
+        raise Misconfigured(message, remedy="give texts, numbers, lists and mappings") from error
+    if len(text) > _MAX_ARGS:
+        message = f"the arguments of a hook have {len(text)} characters, more than {_MAX_ARGS}"
+        raise Misconfigured(message, remedy="give less")
+    return tuple(json.loads(text))

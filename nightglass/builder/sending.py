@@ -1,0 +1,339 @@
+"""Frames, archives and stamps on their way to receivers: a durable lane each, so that a dead one holds up no other."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+
+from nightglass.builder.hooks import check_response
+from nightglass.builder.lanes import Delivered, Lane, Patience
+from nightglass.builder.records import SendReport
+from nightglass.builder.targets import Target, find_target, same_target
+from nightglass.errors import Misconfigured, Rejected, Retryable
+from nightglass.model import content_key, sanitize
+
+__all__ = ["RECEIVER_GROUP", "Dispatcher", "Ticket", "sanitize_name"]
+
+RECEIVER_GROUP: Final = "nightglass.receivers"
+"""Entry points that may be named as receivers."""
+_PIECE: Final = 1 << 20
+_MAX_HEADER: Final = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """One file for one receiver.
+
+    Attributes
+    ----------
+    receiver : str
+        Its name, as it was asked for.
+    what : str
+        ``frame``, ``archive`` or ``rois``.
+    frame : int or None
+        None: the whole exposure.
+    command : str
+        ``send_command``: the last part of the address, and told to functions.
+    name : str
+        Of the file, for the receiver.
+    source, file : str
+        As `Target.source`, and where the file waits; filled in when it is queued.
+    """
+
+    receiver: str
+    expid: int
+    frame: int | None = None
+    what: str = "frame"
+    command: str = ""
+    name: str = ""
+    source: str = ""
+    file: str = ""
+
+
+Queued = Sequence[tuple[Ticket, Lane, int]]
+"""Tickets, each with its queue and number."""
+
+
+class Dispatcher:
+    """Sends what one builder has built.
+
+    A file that is queued is linked beside its ticket, so that it is there when its turn has come, whatever was purged.
+
+    Parameters
+    ----------
+    directory : Path
+        Where tickets and files wait, ``<root>/run/outgoing-<name>``; on the file system of the spool.
+    known : mapping of str to str
+        Configured receivers, each with an address or ``module:function``.
+    limit_bytes : int
+        What may wait for all receivers together; beyond it the oldest of the longest queue is given up.
+    on_report : callable, optional
+        Told of each ticket at its end.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        known: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+        timeout_s: float = 30.0,
+        limit_bytes: int = 4 << 30,
+        on_report: Callable[[SendReport], None] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._known = dict(known or {})
+        self._patience = patience or Patience(limit=1000)
+        self._limit_bytes = limit_bytes
+        self._on_report = on_report
+        self._client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), follow_redirects=False)
+        self._lock = threading.RLock()
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._targets: dict[str, Target] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._started = False
+
+    def register(self, name: str, function: Callable[..., Any]) -> None:
+        """Let a function of this process be a receiver: it gets the path of the file, and a mapping of what it is."""
+        with self._lock:
+            self._functions[name] = function
+            self._targets.pop(name, None)
+
+    def check(self, receiver: str) -> Target:
+        """Return who is meant by a name.
+
+        Raises
+        ------
+        Misconfigured
+            If nobody is.
+        """
+        with self._lock:
+            if receiver in self._functions:
+                return Target(receiver, "", function=self._functions[receiver])
+            if receiver not in self._targets:
+                self._targets[receiver] = find_target(receiver, known=self._known, group=RECEIVER_GROUP)
+            return self._targets[receiver]
+
+    def keep(self, tickets: Sequence[Ticket], path: Path) -> Queued:
+        """Queue a file for receivers; it may be deleted afterwards.
+
+        Raises
+        ------
+        Misconfigured
+            If there is no such receiver; nothing is sent then.
+        Retryable
+            If the file cannot be kept.
+        """
+        for ticket in tickets:
+            self.check(ticket.receiver)
+        queued = [(ticket, *self._put(ticket, path)) for ticket in tickets]
+        self._trim()
+        return queued
+
+    def wait(self, queued: Queued, wait_s: float) -> tuple[SendReport, ...]:
+        """Wait for what becomes of files that were queued; where that takes longer they are tried on."""
+        until = time.monotonic() + wait_s
+        reports = []
+        for ticket, lane, number in queued:
+            ended = lane.wait(number, max(until - time.monotonic(), 0.0))
+            if ended is None:
+                error = f"{ticket.receiver} has not taken it in {wait_s:g} s; it is tried on" if wait_s else ""
+                reports.append(_report(ticket, delivered=False, attempts=0, error=error))
+            else:
+                reports.append(_report(ticket, delivered=not ended.error, attempts=ended.attempts, error=ended.error))
+        return tuple(reports)
+
+    def send(self, tickets: Sequence[Ticket], path: Path, wait_s: float) -> tuple[SendReport, ...]:
+        """Queue a file for receivers, and wait for what becomes of it; see `keep` and `wait`."""
+        return self.wait(self.keep(tickets, path), wait_s)
+
+    def pending(self) -> dict[str, int]:
+        """Return how many tickets wait for each receiver that has any."""
+        with self._lock:
+            return {name: lane.pending for name, lane in self._lanes.items() if lane.pending}
+
+    def start(self) -> None:
+        """Begin to send, with what was left over from before."""
+        with self._lock:
+            self._started = True
+            for path in sorted(self._directory.glob("*/receiver")) if self._directory.is_dir() else ():
+                self._lane(path.read_text())
+            for lane in self._lanes.values():
+                lane.start()
+
+    def close(self) -> None:
+        """Stop; what was not delivered is sent after the next start."""
+        with self._lock:
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            lane.close()
+        self._client.close()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is left to send."""
+        with self._lock:
+            lanes = list(self._lanes.values())
+        return all(lane.wait_idle(timeout_s) for lane in lanes)
+
+    def _put(self, ticket: Ticket, path: Path) -> tuple[Lane, int]:
+        target = self.check(ticket.receiver)
+        with self._lock:
+            lane = self._lane(ticket.receiver)
+        kept = self._place(ticket.receiver) / f"{secrets.token_hex(8)}.fits"
+        try:
+            _link(path, kept)
+        except OSError as error:
+            message = f"{kept} cannot be written: {error.strerror or error}"
+            raise Retryable(message, remedy="make room on the disk") from error
+        item = {**asdict(ticket), "name": ticket.name or path.name, "source": target.source, "file": str(kept)}
+        return lane, lane.put(item)
+
+    def _place(self, receiver: str) -> Path:
+        return self._directory / f"{sanitize(receiver)[:40]}-{content_key(receiver)[:8]}"
+
+    def _trim(self) -> None:
+        """Give up the oldest files until no more wait than may."""
+        while True:
+            with self._lock:
+                sizes = {name: _bytes_below(self._place(name)) for name in self._lanes}
+            if sum(sizes.values()) <= self._limit_bytes or not sizes:
+                return
+            lane = self._lanes[max(sizes, key=lambda name: sizes[name])]
+            if not lane.give_up_oldest(f"more than {self._limit_bytes >> 20} MiB wait to be sent"):
+                return
+
+    def _lane(self, receiver: str) -> Lane:
+        lane = self._lanes.get(receiver)
+        if lane is None:
+            directory = self._place(receiver)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                (directory / "receiver").write_text(receiver)
+            except OSError as error:
+                message = f"{directory} cannot be written: {error.strerror or error}"
+                raise Retryable(message, remedy="make room on the disk") from error
+            _sweep(directory)
+            lane = Lane(receiver, directory, self._deliver, patience=self._patience, on_end=self._ended)
+            self._lanes[receiver] = lane
+        if self._started:
+            lane.start()
+        return lane
+
+    def _deliver(self, item: Mapping[str, Any]) -> None:
+        ticket = Ticket(**item)
+        try:
+            target = self.check(ticket.receiver)
+        except Misconfigured:
+            if not ticket.source:
+                raise
+            target = same_target(ticket.source, name=ticket.receiver)
+        path = Path(ticket.file)
+        if target.function is not None:
+            target.function(path, _about(ticket))
+        else:
+            self._post(target, ticket, path)
+
+    def _post(self, target: Target, ticket: Ticket, path: Path) -> None:
+        try:
+            headers = {
+                "Content-Type": "application/fits",
+                "Content-Length": str(path.stat().st_size),
+                "Content-Disposition": f'attachment; filename="{sanitize_name(ticket.name)}"',
+            }
+            for name, value in _about(ticket).items():
+                if value is not None:
+                    headers[f"X-Nightglass-{name.title()}"] = str(value)[:_MAX_HEADER]
+            response = self._client.post(_address(target.url, ticket.command), content=_pieces(path), headers=headers)
+        except FileNotFoundError as error:
+            message = f"{path} is gone: {error}"
+            raise Rejected(message, remedy="send it again") from error
+        except (httpx.HTTPError, OSError) as error:
+            message = f"{target.name} cannot be reached: {type(error).__name__}: {error}"
+            raise Retryable(message) from error
+        check_response(target.name, response)
+
+    def _ended(self, ended: Delivered) -> None:
+        if not ended.item:
+            return
+        ticket = Ticket(**ended.item)
+        Path(ticket.file).unlink(missing_ok=True)
+        if self._on_report is None:
+            return
+        self._on_report(_report(ticket, delivered=not ended.error, attempts=ended.attempts, error=ended.error))
+
+
+def sanitize_name(name: str) -> str:
+    """Return a file name that can stand in a header."""
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-+") else "_" for letter in name)
+
+
+def _about(ticket: Ticket) -> dict[str, str | int | None]:
+    return {
+        "expid": ticket.expid,
+        "frame": ticket.frame,
+        "what": ticket.what,
+        "command": ticket.command or None,
+        "name": ticket.name,
+    }
+
+
+def _link(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        shutil.copyfile(path, kept)
+
+
+def _bytes_below(directory: Path) -> int:
+    total = 0
+    for path in directory.glob("*.fits"):
+        with contextlib.suppress(OSError):  # sent just now
+            total += path.stat().st_size
+    return total
+
+
+def _sweep(directory: Path) -> None:
+    """Remove files whose ticket was never written."""
+    named = set()
+    for path in directory.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            named.add(json.loads(path.read_text())["file"])
+    for path in directory.glob("*.fits"):
+        if str(path) not in named:
+            path.unlink(missing_ok=True)
+
+
+def _address(url: str, command: str) -> str:
+    return f"{url.rstrip('/')}/{quote(command, safe='')}" if command else url
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            yield piece
+
+
+def _report(ticket: Ticket, *, delivered: bool, attempts: int, error: str) -> SendReport:
+    return SendReport(
+        receiver=ticket.receiver,
+        expid=ticket.expid,
+        frame=ticket.frame,
+        delivered=delivered,
+        attempts=attempts,
+        error=error,
+    )
