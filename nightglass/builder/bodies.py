@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightglass.builder.headertext import cards_of
+from nightglass.builder.instructions import instructions_in
+from nightglass.builder.records import NO_INSTRUCTIONS, Instructions
 from nightglass.errors import Rejected
 from nightglass.fitsio.cards import BLOCK, format_card, pad_header
 
@@ -43,11 +45,14 @@ class PixelForm:
         Bytes of the pixels.
     source : dtype
         As they come.
+    instructions : Instructions
+        Control words of the header.
     """
 
     header: bytes
     size: int
     source: np.dtype[Any]
+    instructions: Instructions = NO_INSTRUCTIONS
 
     @property
     def padded_size(self) -> int:
@@ -123,6 +128,8 @@ def pixel_form(values: Mapping[str, Any]) -> PixelForm:
     ------
     Rejected
         If that is missing, or makes no sense.
+    Misconfigured
+        If the value of a control word does not fit.
     """
     upper = {str(key).upper(): value for key, value in values.items()}
     rest = {key: value for key, value in upper.items() if key not in _STRUCTURE | _OURS and not _AXIS.fullmatch(key)}
@@ -142,7 +149,9 @@ def pixel_form(values: Mapping[str, Any]) -> PixelForm:
         card for axis, length in enumerate(shape[::-1], 1) for card in format_card(f"NAXIS{axis}", str(length), "")
     ]
     cards += [*format_card("BSCALE", "1", ""), *format_card("BZERO", str(zero), "")] if zero else []
-    return PixelForm(pad_header([*cards, *cards_of(rest)]), math.prod(shape) * source.itemsize, source)
+    return PixelForm(
+        pad_header([*cards, *cards_of(rest)]), math.prod(shape) * source.itemsize, source, instructions_in(rest)
+    )
 
 
 def _numpy_form(values: Mapping[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...], int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from astropy.io import fits
 
+from nightglass.builder.instructions import is_control_word
 from nightglass.builder.records import ExtensionRecord
 from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import CARD, comment_cards, format_card, repair_cards
@@ -111,6 +112,8 @@ def _cards(keyword: str, value: Any) -> list[str]:
         value, comment = value
     value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
     if not (value is None or isinstance(value, (str, bool, int, float))):
+        if is_control_word(keyword):  # lists of receivers and the like: they are instructions, and no cards
+            return []
         message = f"keyword {keyword} has the value {value!r}"
         raise Rejected(message, remedy="a card holds text, a number, true or false, or a pair of that and a comment")
     text = value_text(value)
@@ -121,6 +124,8 @@ def _cards(keyword: str, value: Any) -> list[str]:
         message = f"{keyword!r} is no FITS keyword"
         raise Rejected(message, remedy="letters, digits, _ and -; more than 8 of them make a HIERARCH card")
     card = f"HIERARCH {keyword} = {text}"
+    if len(card) > CARD and is_control_word(keyword):
+        return []
     if len(card) > CARD:
         message = f"the value of {keyword} has no room in a card"
         raise Rejected(message, remedy="shorten it, or use a keyword of at most 8 letters")

@@ -13,7 +13,7 @@ from nightglass.builder.records import Instructions
 from nightglass.config import choose
 from nightglass.errors import Misconfigured
 
-__all__ = ["instructions_in", "instructions_of", "merged"]
+__all__ = ["instructions_in", "instructions_of", "is_control_word", "merged"]
 
 _SYNONYMS: Final = {"ib_send_to": "send_to", "ib_local_copy": "local_copy", "exptime": "exptime_s"}
 _WITHOUT_EFFECT: Final = frozenset({"expid", "frame", "send_args", "autotrieddark", "autotriedbias"})
@@ -23,6 +23,8 @@ _SWITCHES: Final = frozenset({"local_copy", "compress", "mem_purge", "file_purge
 _NUMBERS: Final = frozenset({"mem_purge_threshold", "frame_purge_threshold", "file_purge_threshold"})
 _FIELDS: Final = frozenset(item.name for item in fields(Instructions))
 _TRUE, _FALSE = frozenset({"t", "true", "1", "yes"}), frozenset({"f", "false", "0", "no"})
+_LONGEST: Final = 4096
+_LONGEST_S: Final = 1e6
 _BETWEEN = re.compile(r"[,\s]+")
 
 _IN_HEADERS: Final = (_FIELDS | set(_SYNONYMS) | _WITHOUT_EFFECT) - _NOT_IN_HEADERS
@@ -58,9 +60,12 @@ def instructions_in(header: Mapping[str, Any] | fits.Header) -> Instructions:
     found = {str(key): _value(header[key]) for key in header if str(key).lower() in _IN_HEADERS}
     said = instructions_of(found, where="header")
     exposure_time = next((_value(header[key]) for key in header if str(key).upper() == "EXPTIME"), None)
-    if isinstance(exposure_time, (int, float)) and not isinstance(exposure_time, bool) and 0 <= exposure_time < 1e6:
-        said = replace(said, exptime_s=float(exposure_time))
-    return said
+    return replace(said, exptime_s=_seconds(exposure_time))
+
+
+def is_control_word(keyword: str) -> bool:
+    """Tell whether a keyword of a header is an instruction."""
+    return keyword.lower() in _IN_HEADERS
 
 
 def merged(first: Instructions, *later: Instructions) -> Instructions:
@@ -77,24 +82,34 @@ def _value(value: Any) -> Any:
 
 
 def _typed(name: str, value: Any, where: str) -> Any:
+    """Return a value as its field holds it; a header holds lists and switches as text."""
+    made: Any = None
     if name == "rois":
-        if isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value):
-            return tuple(dict(item) for item in value)
+        made = _regions(value)
     elif name in _LISTS:
         entries = _BETWEEN.split(value.strip()) if isinstance(value, str) else value
-        if isinstance(entries, (list, tuple)):
-            return tuple(item for item in entries if item != "")
+        made = tuple(item for item in entries if item != "") if isinstance(entries, (list, tuple)) else None
     elif name in _SWITCHES:
         text = str(value).strip().lower()
-        if text in _TRUE | _FALSE:
-            return text in _TRUE
+        made = text in _TRUE if text in _TRUE | _FALSE else None
     elif name in _NUMBERS:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
+        made = value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
     elif name == "exptime_s":
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e6:
-            return float(value)
-    elif isinstance(value, str) and len(value) <= 4096:
-        return value
-    message = f"{where}: {name} is {value!r}"
-    raise Misconfigured(message, remedy="see what the option of this name takes")
+        made = _seconds(value)
+    elif isinstance(value, str) and len(value) <= _LONGEST:
+        made = value
+    if made is None:
+        message = f"{where}: {name} is {value!r}"
+        raise Misconfigured(message, remedy="see what the option of this name takes")
+    return made
+
+
+def _regions(value: Any) -> tuple[dict[str, Any], ...] | None:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
+        return None
+    return tuple(dict(item) for item in value)
+
+
+def _seconds(value: Any) -> float | None:
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LONGEST_S
+    return float(value) if fine else None

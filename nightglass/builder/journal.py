@@ -1,4 +1,4 @@
-"""Frames and exposures as JSON files beside their pixels; replaced as a whole, so that a kill leaves the old or the new."""
+"""Frames and exposures as JSON files beside their pixels; replaced whole: a kill leaves the old one or the new one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nightglass.builder.records import (
+    ArchiveOrder,
     ExposureState,
     ExposureView,
     ExtensionRecord,
@@ -63,7 +64,7 @@ def write_frame(view: FrameView, *, durable: bool) -> None:
     Retryable
         If the file system refuses.
     """
-    _write(view.directory / "frame.json", frame_json(view), durable=durable)
+    _write(view.directory / "frame.json", frame_json(view), durable=durable, levels=2)
 
 
 def write_exposure(view: ExposureView, *, durable: bool) -> None:
@@ -76,7 +77,7 @@ def write_exposure(view: ExposureView, *, durable: bool) -> None:
     """
     record = exposure_json(view)
     del record["frames"], record["saved"]
-    _write(view.directory / "exposure.json", record, durable=durable)
+    _write(view.directory / "exposure.json", record, durable=durable, levels=5)
 
 
 def read_frame(directory: Path) -> FrameView:
@@ -129,6 +130,7 @@ def read_exposure(directory: Path) -> ExposureView:
             instructions=_instructions(record["instructions"]),
             directory=directory,
             archive=Path(record["archive"]) if record["archive"] else None,
+            asked=_order(record["asked"]) if record["asked"] else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(directory / "exposure.json", error) from error
@@ -141,11 +143,19 @@ def _extension(record: dict[str, Any], directory: Path) -> ExtensionRecord:
 
 def _instructions(record: dict[str, Any]) -> Instructions:
     known = {item.name for item in fields(Instructions)}
-    said = {name: tuple(item) if isinstance(item, list) else item for name, item in record.items() if name in known}
+    said: dict[str, Any] = {
+        name: tuple(item) if isinstance(item, list) else item for name, item in record.items() if name in known
+    }
     return Instructions(**said)
 
 
-def _write(path: Path, record: dict[str, Any], *, durable: bool) -> None:
+def _order(record: dict[str, Any]) -> ArchiveOrder:
+    said: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in record.items()}
+    return ArchiveOrder(**said)
+
+
+def _write(path: Path, record: dict[str, Any], *, durable: bool, levels: int) -> None:
+    """Write a record; `levels` directories may be new, and are synced where it shall be durable."""
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,8 +165,8 @@ def _write(path: Path, record: dict[str, Any], *, durable: bool) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
         part.replace(path)
-        if durable:
-            _sync(path.parent)
+        for directory in path.parents[: levels if durable else 0]:
+            _sync(directory)
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
         raise Retryable(message, remedy="check the disk and the rights of the directory") from error

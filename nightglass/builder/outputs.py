@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,11 +86,11 @@ class Outputs(Protocol):
     def rois(self) -> RoiBoard:
         """Regions of interest."""
 
-    def start(self) -> None:
-        """Take up what was left over: sends, hooks."""
+    def start(self, on_sent: Callable[[SendReport], None]) -> None:
+        """Take up what was left over: sends, hooks. `on_sent` is told of each send that ends, delivered or given up."""
 
     def built(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
-        """Do what a kind of camera does with each built frame: cut stamps, measure the focus."""
+        """Do what a kind of camera does with each built frame: cut stamps, measure the focus; tell `cb_function`."""
 
     def primary(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> fits.Header:
         """Compose the primary header."""
@@ -114,7 +114,10 @@ class Outputs(Protocol):
     def send(
         self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, order: SendOrder, *, wait_s: float
     ) -> tuple[SendReport, ...]:
-        """Put a frame into the durable queue of each receiver; wait so long for its delivery."""
+        """Put a frame into the durable queue of each receiver; wait so long for its delivery.
+
+        What is in a queue needs nothing of the spool any more.
+        """
 
     def plot(
         self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, changes: Mapping[str, Any]

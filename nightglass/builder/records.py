@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from astropy.io import fits
 
@@ -19,6 +19,7 @@ __all__ = [
     "LARGEST_EXPID",
     "LARGEST_FRAME",
     "MOST_EXTENSIONS",
+    "NO_INSTRUCTIONS",
     "ArchiveOrder",
     "BuilderEvent",
     "ExposureState",
@@ -165,6 +166,10 @@ class Instructions:
     use_donut: bool | None = None
 
 
+NO_INSTRUCTIONS: Final = Instructions()
+"""Everything as the options say."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameView:
     """One frame at one moment.
@@ -172,14 +177,15 @@ class FrameView:
     Attributes
     ----------
     extensions : tuple of ExtensionRecord
-        In the order of `expected`, then of arrival; the primary is not among them. Empty when `purged`.
+        In the order of `expected`, then of arrival; the primary is not among them. Their files are gone when `purged`.
     primary : str
         Cards that were given for the primary header, one a line, as they came; `primary_header` parses them.
     expected, missing : tuple of str
         Sources or extensions that were assigned, and those of them that are not there.
     times : mapping of str to float
         Seconds since 1970 of ``assigned``, ``first``, ``last`` (extension), ``built``, ``saved``, ``sent``,
-        ``plotted``, ``archived``, ``published``; those that happened.
+        ``plotted``, ``archived``, ``published``, of the present revision; ``collected``, when nothing more was
+        waited for, and ``done``, when all stages are through.
     deadline : float
         When it is built without what is missing; seconds since 1970, infinite where nothing is awaited.
     directory : Path
@@ -203,7 +209,7 @@ class FrameView:
     primary: str = ""
     missing: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()
-    instructions: Instructions = Instructions()
+    instructions: Instructions = NO_INSTRUCTIONS
     times: Mapping[str, float] = field(default_factory=dict)
     deadline: float = float("inf")
     directory: Path = Path()
@@ -233,6 +239,8 @@ class ExposureView:
         Of the spool, for this exposure.
     archive : Path or None
         Its cube.
+    asked : ArchiveOrder or None
+        What was asked for, and is not done yet.
     """
 
     expid: int
@@ -240,9 +248,10 @@ class ExposureView:
     state: ExposureState
     frames: tuple[int, ...] = ()
     saved: frozenset[int] = frozenset()
-    instructions: Instructions = Instructions()
+    instructions: Instructions = NO_INSTRUCTIONS
     directory: Path = Path()
     archive: Path | None = None
+    asked: ArchiveOrder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Self
 
 from nightglass.builder.bodies import PixelForm
+from nightglass.builder.records import NO_INSTRUCTIONS, Instructions
 from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import BLOCK
 from nightglass.layout import Layout
@@ -63,11 +64,14 @@ class Body:
         Bytes of the file.
     sha256 : str
         Of the bytes as they were delivered, hexadecimal.
+    instructions : Instructions
+        Control words of the header that came with bare pixels.
     """
 
     path: Path
     size: int
     sha256: str
+    instructions: Instructions = NO_INSTRUCTIONS
 
 
 class Incoming:
@@ -79,6 +83,7 @@ class Incoming:
         self._stream = path.open("wb", buffering=0)
         self._digest = hashlib.sha256()
         self._form = form.begin() if form is not None else None
+        self._instructions = form.instructions if form is not None else NO_INSTRUCTIONS
         self._size = 0
         self._reserved = 0
         self._finished = False
@@ -139,7 +144,7 @@ class Incoming:
         self._stream.close()
         self._finished = True
         self._spool.release(self._reserved - self._size)
-        return Body(self._path, self._size, self._digest.hexdigest())
+        return Body(self._path, self._size, self._digest.hexdigest(), self._instructions)
 
     def _put(self, piece: bytes | bytearray | memoryview) -> None:
         size = self._size + len(piece)

@@ -1,0 +1,128 @@
+"""What a received body turns out to be: which of its HDUs is the extension, where it lies, and what it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nightglass.builder.records import NO_INSTRUCTIONS, ExtensionRecord, Instructions
+from nightglass.builder.spool import Body
+from nightglass.config import Limits
+from nightglass.errors import Rejected, Retryable
+from nightglass.fitsio.cards import BLOCK, repair_cards
+from nightglass.fitsio.headers import HduInfo, scan_headers
+from nightglass.model import Night
+
+__all__ = ["Delivery", "Opening", "content_sum", "describe", "primary_text"]
+
+_LIMITS: Final = Limits(header_blocks=(2 << 20) // BLOCK, hdus=256)
+_GZIP: Final = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a frame that is not there is opened: in which night, and when it is built if nobody says of what."""
+
+    night: Night
+    deadline: float
+    instructions: Instructions
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An extension on its way into a frame.
+
+    Attributes
+    ----------
+    body : Body or None
+        None: cards alone.
+    cards : str
+        That came beside the body, one a line.
+    """
+
+    name: str
+    body: Body | None
+    cards: str
+    source: str
+    clobber: bool
+    instructions: Instructions = NO_INSTRUCTIONS
+
+
+def content_sum(body: Body | None, cards: str) -> str:
+    """Return what an extension is known by: a hash of the body and of the cards that came beside it."""
+    if not cards:
+        return body.sha256 if body is not None else ""
+    return hashlib.sha256(f"{body.sha256 if body is not None else ''}\n{cards}".encode()).hexdigest()
+
+
+def describe(body: Body, name: str) -> ExtensionRecord:
+    """Return where the extension is in a body; its path is still the passing one.
+
+    The body is a FITS file. Of several HDUs with data that one is taken whose EXTNAME is the name; one that stands
+    alone may be called anything.
+
+    Raises
+    ------
+    Rejected
+        If the body is no FITS file, is not whole, or leaves open which HDU is meant.
+    """
+    headers = _headers(body)
+    holding = [info for info in headers if info.data_size]
+    if len(holding) > 1:
+        holding = [info for info in holding if info.name.upper() == name]
+        if len(holding) != 1:
+            named = ", ".join(info.name or f"HDU {info.index}" for info in headers if info.data_size)
+            message = f"the body for {name} has several HDUs with data: {named}"
+            raise Rejected(message, remedy="send each of them by itself, under its name")
+    chosen = holding[0] if holding else headers[-1]
+    return ExtensionRecord(
+        name=name,
+        path=body.path,
+        hdu=chosen.index,
+        header_offset=chosen.header_offset,
+        data_offset=chosen.data_offset,
+        data_size=chosen.data_size,
+        shape=chosen.shape,
+        bitpix=chosen.bitpix,
+        size=body.size,
+        sha256=body.sha256,
+        compressed=chosen.is_compressed_image,
+    )
+
+
+def primary_text(body: Body) -> str:
+    """Return the cards of a body that holds a primary header, one a line.
+
+    Raises
+    ------
+    Rejected
+        If it is no FITS file, or its primary HDU holds data.
+    """
+    first = _headers(body)[0]
+    if first.data_size:
+        message = "the body for the primary header holds pixels"
+        raise Rejected(message, remedy="the primary extension has cards only; send pixels under a name of their own")
+    with body.path.open("rb") as stream:
+        cards, _ = repair_cards(stream.read(first.data_offset))
+    return "\n".join(card for card in cards if not card.startswith(("SIMPLE", "BITPIX", "NAXIS", "EXTEND")))
+
+
+def _headers(body: Body) -> tuple[HduInfo, ...]:
+    _check_plain(body.path)
+    try:
+        return scan_headers(body.path, _LIMITS)
+    except Retryable as error:  # it was received whole, so it will not grow
+        message = f"the body of {body.size} bytes is not a whole FITS file: {error.message.partition(': ')[2]}"
+        raise Rejected(message, remedy="send it again, whole") from error
+    except Rejected as error:
+        message = error.message.replace(str(body.path), "the body")
+        raise Rejected(message, remedy="send a FITS file, or bare pixels with their header") from error
+
+
+def _check_plain(path: Path) -> None:
+    with path.open("rb") as stream:
+        if stream.read(2) == _GZIP:
+            message = "the body is compressed with gzip"
+            raise Rejected(message, remedy="send plain FITS, or FITS with compressed tiles")
