@@ -9,6 +9,8 @@ GET  ``/v1/monitor/NAME/picture``   the newest picture as JSON
 GET  ``/v1/monitor/NAME/events``    pictures as server-sent events, each as it is made
 POST ``/v1/monitor/NAME/reset``     begin anew
 ==== ============================== =====================================================
+
+The addresses of image builders are in `nightglass.web.interface`.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from nightglass.monitor import LivePicture
 from nightglass.web.guard import Guard
+from nightglass.web.interface import add_builders
+
+if TYPE_CHECKING:
+    from nightglass.builder.service import Builder
 
 __all__ = ["Site", "make_app"]
 
@@ -48,6 +54,8 @@ class Site:
         no page of the night.
     elsewhere : callable
         Returns monitors of other processes, each with ``name`` and ``address``.
+    builders : mapping
+        Name -> image builder that runs in this process; the first one has the short addresses.
     token : str
         What a viewer has to know; empty: nothing, which is for viewers at this machine alone.
     closing : threading.Event
@@ -57,6 +65,7 @@ class Site:
     monitors: Mapping[str, LivePicture] = field(default_factory=dict)
     night: Callable[[], Mapping[str, Any]] | None = None
     elsewhere: Callable[[], Sequence[Mapping[str, str]]] = tuple
+    builders: Mapping[str, Builder] = field(default_factory=dict)
     token: str = ""
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -66,6 +75,7 @@ def make_app(site: Site) -> Guard:
     app = FastAPI(title="Nightglass", docs_url=None, redoc_url=None, openapi_url=None)
     _add_pages(app, site)
     _add_monitors(app, site)
+    add_builders(app, site.builders, site.closing)
     return Guard(app, site.token)
 
 

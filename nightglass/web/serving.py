@@ -44,7 +44,13 @@ class WebServer:
         self._socket = _listen(host, port)
         # web sockets are not spoken, and nobody else's logging is touched
         config = uvicorn.Config(
-            make_app(site), log_config=None, access_log=False, ws="none", lifespan="off", timeout_graceful_shutdown=2
+            make_app(site),
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
