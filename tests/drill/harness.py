@@ -42,15 +42,18 @@ class Observatory:
     def layout(self) -> Layout:
         return Layout(self.root)
 
+    def command(self) -> list[str]:
+        """Return the command line, but for root and options."""
+        return [sys.executable, "-m", "deployments.cli", "run", str(self.raw), "--camera", CAMERA]
+
     def start(self) -> None:
-        """Start `nightglass run` in a session of its own."""
+        """Start the watch in a session of its own."""
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "NIGHTGLASS_"))
         }
         self.raw.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "deployments.cli", "run", str(self.raw), "--camera", CAMERA]
-        command += ["--root", str(self.root), *self.options]
+        command = [*self.command(), "--root", str(self.root), *self.options]
         with (self.root / "console.log").open("ab") as console:
             self.process = subprocess.Popen(
                 command,
@@ -85,7 +88,7 @@ class Observatory:
         self.killed.append(role)
         if role == "watch":
             assert self.process is not None
-            self.process.wait(20)
+            self.process.wait(120)
             self.start()
         return True
 
@@ -97,11 +100,11 @@ class Observatory:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(40)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(20)
-        _, alive = psutil.wait_procs(left, timeout=10)
+                self.process.wait(120)
+        _, alive = psutil.wait_procs(left, timeout=60)
         for process in alive:
             process.kill()
         assert not alive, f"left behind: {[' '.join(process.cmdline()) for process in alive if process.is_running()]}"

@@ -106,8 +106,8 @@ def _check_end(site: Site) -> None:
     last = [site.archiver("--again"), site.archiver("--again")]
     time.sleep(2.0)
     site.kill_worker(random.Random(2))
-    assert all(process.wait(120) == 0 for process in last), (site.root / "console.log").read_text()[-3000:]
-    assert site.archiver().wait(120) == 0
+    assert all(process.wait(250) == 0 for process in last), (site.root / "console.log").read_text()[-3000:]
+    assert site.archiver().wait(250) == 0
     assert site.check_cubes() == len(site.frames)
     assert not list(site.root.rglob("*.part"))
     assert site.ledger.archive_counts(NIGHT)[ArchiveState.ARCHIVED] == len(site.frames)
@@ -119,7 +119,7 @@ def _check_end(site: Site) -> None:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("site", ["compressed"], indirect=True)
 def test_a_kill_leaves_right_cubes_or_none(site: Site) -> None:
     _kill_at_random(site, 1)

@@ -26,7 +26,7 @@ def _thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(120)
 
 
 @contextmanager

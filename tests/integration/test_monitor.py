@@ -29,6 +29,7 @@ from tests.integration.sending import sending_readouts, serving_windows
 from tests.ports import free_port
 from tests.unit.web.browser import Browser, chromium
 
+PATIENCE_S = 120.0
 OWN = """
 from dataclasses import dataclass
 
@@ -67,12 +68,12 @@ def command(root: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0, errors
             assert "Traceback" not in errors
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it did not come about"
@@ -94,8 +95,8 @@ def test_windows_of_two_senders_are_shown_in_the_browser(tmp_path: Path) -> None
         _, line = stack.enter_context(command(tmp_path, "monitor", source, "--port", "0", "--refresh", "0.1"))
         page = address_in(line())
         pictures = page.replace("/monitor/", "/v1/monitor/") + "/picture"
-        until(lambda: httpx.get(pictures).json()["counters"].get("windows", 0) > 10)
-        picture = httpx.get(pictures).json()
+        until(lambda: httpx.get(pictures, timeout=PATIENCE_S).json()["counters"].get("windows", 0) > 10)
+        picture = httpx.get(pictures, timeout=PATIENCE_S).json()
         maps = [panel for panel in picture["panels"] if panel["kind"] == "map"]
         assert [panel["title"] for panel in maps] == ["6.000 MHz", "7.000 MHz"]
         assert maps[0]["value_label"] == "brightness [Jy/beam]"
@@ -144,7 +145,7 @@ def test_a_monitor_of_ones_own_on_the_terminal(tmp_path: Path) -> None:
     port = free_port()
     arguments = ("monitor", f"astropix://127.0.0.1:{port}", "--text", "--with", f"{tmp_path / 'own.py'}:Sizes")
     with sending_readouts(port), command(tmp_path, *arguments) as (_, line):
-        for _ in range(20):
+        for _ in range(200):
             if re.search(r"[1-9]\d* sizes", line()):
                 return
     pytest.fail("no picture with sizes")
@@ -165,7 +166,7 @@ def test_the_screen_of_a_terminal_is_not_torn_by_log_lines(tmp_path: Path) -> No
     ) as process:
         os.close(there)
         shown, told = "", False
-        limit = threading.Timer(60, process.kill)
+        limit = threading.Timer(PATIENCE_S, process.kill)
         limit.start()
         with suppress(OSError):  # the terminal goes when the process does
             while data := os.read(here, 65536):
@@ -189,7 +190,7 @@ def test_a_real_run_as_a_file(real_data: Path, tmp_path: Path) -> None:
     hits = sum(len(piece) for piece in decode_run(read_run(path, summary)[1], summary))
     with command(tmp_path, "monitor", str(path), "--port", "0") as (_, line):
         address = address_in(line()).replace("/monitor/", "/v1/monitor/")
-        until(lambda: httpx.get(f"{address}/picture").json()["counters"].get("hits") == hits)
+        until(lambda: httpx.get(f"{address}/picture", timeout=PATIENCE_S).json()["counters"].get("hits") == hits)
 
 
 @pytest.mark.slow
@@ -203,10 +204,10 @@ def test_serve_shows_the_night_and_named_monitors(tmp_path: Path) -> None:
     arguments = ("serve", "--config", str(file), "--port", "0", "--monitor", "pix")
     with sending_readouts(port), command(tmp_path / "root", *arguments) as (_, line):
         url = address_in(line()).rstrip("/")
-        assert "no night" in httpx.get(f"{url}/v1/night").json()["reason"]
-        until(lambda: "hits" in httpx.get(f"{url}/v1/monitors").json()["monitors"][0]["message"])
-        assert "<title>Nightglass</title>" in httpx.get(url).text
-        assert httpx.get(f"{url}/monitor/pix").status_code == 200
+        assert "no night" in httpx.get(f"{url}/v1/night", timeout=PATIENCE_S).json()["reason"]
+        until(lambda: "hits" in httpx.get(f"{url}/v1/monitors", timeout=PATIENCE_S).json()["monitors"][0]["message"])
+        assert "<title>Nightglass</title>" in httpx.get(url, timeout=PATIENCE_S).text
+        assert httpx.get(f"{url}/monitor/pix", timeout=PATIENCE_S).status_code == 200
 
 
 @pytest.mark.parametrize(

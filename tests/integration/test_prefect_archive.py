@@ -101,7 +101,7 @@ def test_a_job_of_the_watch_is_a_run_in_its_runner(prefect_site: PrefectSite) ->
             key="archive",
             camera="lynx",
             night=NIGHT,
-            deadline_s=60,
+            deadline_s=600,
             exposures=exposures,
         )
 

@@ -103,7 +103,7 @@ def test_the_schedule_yields_runs_in_the_time_zone_of_the_site(prefect_site: Pre
             )
             return [run for run in runs if run.auto_scheduled]
 
-        runs = eventually(scheduled, seconds=90, what="runs of a cron schedule")
+        runs = eventually(scheduled, seconds=200, what="runs of a cron schedule")
         moments = [run.expected_start_time.astimezone(site.zone) for run in runs]
         assert {(moment.hour, moment.minute) for moment in moments} == {(12, 5)}
     deploy_here(prefect_site, Schedules.PAUSED)
@@ -116,7 +116,7 @@ def test_prefects_own_command_deploys_the_file(prefect_site: PrefectSite) -> Non
         env=prefect_site.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

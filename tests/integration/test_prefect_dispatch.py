@@ -26,7 +26,7 @@ from nightglass.watch import Watch
 from nightglass.watch.heartbeat import read_heartbeats
 from tests.integration.conftest import PrefectSite, eventually
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 NIGHT = Night("20260825")
 PLAN = NightPlan(night=NIGHT, biases=3, darks=0, flats=0, science=2, dithers=2, filters=("g",), shape=(256, 256))
 FILES = 5
@@ -59,16 +59,16 @@ class WatchedNight:
             thread.start()
             try:
                 # until the runner is there, exposures would be reduced without Prefect
-                eventually(lambda: executor.healthy, seconds=150, what="a runner")
+                eventually(lambda: executor.healthy, seconds=250, what="a runner")
                 ready = time.time()
-                eventually(lambda: self._is_lit(since=ready), seconds=90, what="a closed breaker")
+                eventually(lambda: self._is_lit(since=ready), seconds=200, what="a closed breaker")
                 for path in files:
                     shutil.copy2(path, self.raw)
                 eventually(lambda: ledger.counts()[State.REDUCED] == FILES, seconds=200, what="all exposures reduced")
-                eventually(lambda: ledger.masters("lynx"), seconds=120, what="a master")
+                eventually(lambda: ledger.masters("lynx"), seconds=200, what="a master")
                 for stage in Stage:
                     self._stage(ledger, stage)
-                thread.join(120)
+                thread.join(200)
                 assert not thread.is_alive(), "the night is closed, so its watch ends"
             finally:
                 watch.stop()
@@ -90,7 +90,7 @@ class WatchedNight:
             return done if len(done) >= len(names) else []
 
         with self.site.client() as client:
-            runs: list[FlowRun] = eventually(ended, seconds=120, what="the ends of the runs")
+            runs: list[FlowRun] = eventually(ended, seconds=200, what="the ends of the runs")
         assert sorted(run.name for run in runs) == sorted(names)
         return runs
 
@@ -114,7 +114,7 @@ class WatchedNight:
             record = ledger.find_night(NIGHT, "lynx")
             return record is not None and record.stage(stage).state is StageState.DONE
 
-        eventually(done, seconds=150, what=f"{stage} done")
+        eventually(done, seconds=250, what=f"{stage} done")
 
 
 def test_both_ways_of_dispatch_give_the_same_bytes(prefect_site: PrefectSite, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_run_starts_the_watch_of_a_stream_and_the_next_attaches(prefect_site: 
     first = flow(1.0)
     watch = None
     try:
-        watch = eventually(lambda: lock_holder(layout.run, "aartfaac"), seconds=90, what="a watch")
+        watch = eventually(lambda: lock_holder(layout.run, "aartfaac"), seconds=150, what="a watch")
         assert watch != first.pid
         first.send_signal(signal.SIGKILL)
         first.communicate()
@@ -57,9 +57,9 @@ def test_a_run_starts_the_watch_of_a_stream_and_the_next_attaches(prefect_site: 
         sender.send(encode_window(window.header, window.pixels))
         with Ledger.open(layout.ledger) as ledger:
             eventually(lambda: ledger.counts()[State.REDUCED] == 1, seconds=180, what="the exposure reduced")
-        eventually(lambda: read_heartbeats(layout.run)[0].streams[0]["files"] == 1, seconds=10, what="a heartbeat")
+        eventually(lambda: read_heartbeats(layout.run)[0].streams[0]["files"] == 1, seconds=60, what="a heartbeat")
         second = flow(0.0)
-        shown, _ = second.communicate(timeout=90)
+        shown, _ = second.communicate(timeout=150)
         assert (second.returncode, shown.split()) == (0, ["1", "1"])
         assert lock_holder(layout.run, "aartfaac") == watch
     finally:

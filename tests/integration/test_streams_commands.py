@@ -53,7 +53,7 @@ def test_a_sky_is_emulated_recorded_and_replayed(tmp_path: Path) -> None:
     sky = ("--port", str(port), "--bands", "1", "--period", "0.2", "--size", "64", "--torn", "0.1")
     with command("emulate", "aartfaac", *sky) as emulator:
         with command("record", f"aartfaac://127.0.0.1:{port}", "-o", str(path)) as recorder:
-            until(lambda: path.exists() and path.stat().st_size > 200_000, 60)
+            until(lambda: path.exists() and path.stat().st_size > 200_000)
             told = interrupted(recorder)
         assert "sent" in interrupted(emulator)
     assert "messages" in told
@@ -65,7 +65,7 @@ def test_a_sky_is_emulated_recorded_and_replayed(tmp_path: Path) -> None:
         command("replay", str(path), "--speed", "0", "--endpoints", other) as player,
         running(source("aartfaac", other), waiting),
     ):
-        found = collect(waiting, 8, 60)
+        found = collect(waiting, 8)
         assert player.wait(PATIENCE_S) == 0
     made = SkyBands(synthetic_sky((64, 64), seed=1), seed=1)
     steps = [round((item.message.timestamp - found[0].message.timestamp).total_seconds() / 0.2) for item in found]
@@ -81,7 +81,7 @@ def test_readouts_are_emulated_with_faults() -> None:
         until(lambda: receiver.status.state is ReceiverState.RECEIVING)
         options = ("--port", str(port), "--count", "500", "--rate", "2000", "--missing", "0.1", "--corrupt", "0.1")
         with command("emulate", "astropix", *options) as emulator:
-            text, _ = emulator.communicate(timeout=60)
+            text, _ = emulator.communicate(timeout=PATIENCE_S)
         counts = dict(zip(text.split()[-6::2], map(int, text.split()[-5::2]), strict=True))
         found = collect(waiting, counts["sent"])
         until(lambda: receiver.status.faults.get("BAD_MAGIC") == counts["corrupt"])
@@ -99,7 +99,7 @@ def test_files_are_emulated(tmp_path: Path) -> None:
     with command(
         "emulate", "directory", str(tmp_path / "source"), str(tmp_path / "there"), "--period", "0"
     ) as emulator:
-        text, _ = emulator.communicate(timeout=60)
+        text, _ = emulator.communicate(timeout=PATIENCE_S)
     assert emulator.returncode == 0
     assert "sent 3" in text
     assert [path.name for path in sorted((tmp_path / "there").iterdir())] == ["0.fits", "1.fits", "2.fits"]
@@ -109,7 +109,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "no.rec").write_text("hello")
     for arguments in (("record", "lofar://a:1", "-o", str(tmp_path / "x")), ("replay", str(tmp_path / "no.rec"))):
         with command(*arguments) as process:
-            text, _ = process.communicate(timeout=60)
+            text, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode in (1, 2)
         assert text.startswith("nightglass: ")
         assert text.count("\n") == 1

@@ -36,7 +36,7 @@ from tests.unit.watch.puppet import PuppetExecutor
 pytestmark = pytest.mark.slow
 NIGHT = Night("20260821")
 PLAN = NightPlan(night=NIGHT, biases=3, darks=3, flats=3, science=4, dithers=2, filters=("g",), shape=(128, 128))
-LIVE_S = 60.0
+LIVE_S = 120.0
 
 
 class Site:
@@ -78,10 +78,10 @@ class Site:
     def live(self, **arguments: object) -> Iterator[Watch]:
         watch = self.watch(**arguments)  # type: ignore[arg-type]
         thread = threading.Thread(target=watch.run, name="watch under test")
-        thread.start()
         started = time.time()
-        self.wait(lambda: any(beat.at > started for beat in read_heartbeats(self.layout.run)), what="heartbeat")
+        thread.start()
         try:
+            self.wait(lambda: any(beat.at > started for beat in read_heartbeats(self.layout.run)), what="heartbeat")
             yield watch
         finally:
             watch.stop()
@@ -194,6 +194,7 @@ def test_a_late_member_joins_its_closed_group(site: Site) -> None:
         for path in most:
             rsync_like(site.raw / path.name, path.read_bytes())
         site.wait(lambda: list(site.states().values()) == [State.COMPLETE] * 3, what="three of four")
+        site.wait(lambda: len(watch._parts.collector) == 3, what="three that wait for the fourth")
         watch._parts.collector.flush()  # instead of waiting for the time-out of minutes
         site.wait(site.reduced(3), what="an incomplete group")
     with site.live():  # another watch knows the closed group from the ledger
@@ -306,7 +307,7 @@ def test_a_signal_ends_it_and_nothing_is_lost(site: Site, number: signal.Signals
             rsync_like(site.raw / path.name, path.read_bytes())
         site.wait(lambda: site.ledger.counts()[State.REDUCED] >= 2, what="a few reduced")
         process.send_signal(number)
-        assert process.wait(30) == status
+        assert process.wait(LIVE_S) == status
     if status == 0:
         assert State.RUNNING not in site.states().values()
     with site.live():
@@ -320,10 +321,13 @@ def test_a_signal_ends_it_and_nothing_is_lost(site: Site, number: signal.Signals
 def test_the_directory_of_each_night_is_made_and_watched(site: Site) -> None:
     pattern = {"directory": str(site.root / "{camera}" / "{night}" / "raw")}
     bias = write_night(site.root / "elsewhere", replace(PLAN, biases=1, darks=0, flats=0, science=0), seed=10).paths[0]
-    tonight = site.root / "lynx" / (datetime.now(UTC) - timedelta(hours=12)).strftime("%Y%m%d") / "raw"
+
+    def tonight() -> Path:  # another one after noon
+        return site.root / "lynx" / (datetime.now(UTC) - timedelta(hours=12)).strftime("%Y%m%d") / "raw"
+
     named = site.root / "lynx" / str(NIGHT) / "raw"
     with site.live(source=pattern):
-        site.wait(tonight.is_dir, what="the directory of tonight")
+        site.wait(lambda: tonight().is_dir(), what="the directory of tonight")
         site.ledger.open_night(
             NIGHT, "lynx", midway_due=datetime.now(UTC) + timedelta(1), final_due=datetime.now(UTC) + timedelta(2)
         )

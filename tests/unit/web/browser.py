@@ -18,6 +18,8 @@ from websockets.sync.client import connect
 
 __all__ = ["Browser", "chromium"]
 
+_PATIENCE_S = 120.0
+
 
 def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -51,9 +53,9 @@ class Browser:
             place = Path(self._profile) / "DevToolsActivePort"
             self._wait(lambda: place.exists() and place.read_text().count("\n") > 0)
             port = place.read_text().splitlines()[0]
-            with urlopen(f"http://127.0.0.1:{port}/json", timeout=20) as reply:
+            with urlopen(f"http://127.0.0.1:{port}/json", timeout=_PATIENCE_S) as reply:
                 target = next(item for item in json.load(reply) if item["type"] == "page")
-            self._socket = connect(target["webSocketDebuggerUrl"], max_size=64 * 2**20)
+            self._socket = connect(target["webSocketDebuggerUrl"], max_size=64 * 2**20, open_timeout=_PATIENCE_S)
             for domain in ("Page", "Runtime", "Log"):
                 self.call(f"{domain}.enable")
             features = [{"name": "prefers-color-scheme", "value": self._scheme}]
@@ -80,7 +82,7 @@ class Browser:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            answer = json.loads(self._socket.recv(timeout=30))
+            answer = json.loads(self._socket.recv(timeout=_PATIENCE_S))
             self._note(answer)
             if answer.get("id") == number:
                 assert "error" not in answer, answer
@@ -108,7 +110,7 @@ class Browser:
             self.errors.append(details["entry"]["text"])
 
     def _wait(self, condition: Any) -> Any:
-        end = time.monotonic() + 30
+        end = time.monotonic() + _PATIENCE_S
         while not (value := condition()):
             assert time.monotonic() < end, f"it did not come about; errors: {self.errors}"
             time.sleep(0.1)
@@ -116,5 +118,9 @@ class Browser:
 
     def _end(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         shutil.rmtree(self._profile, ignore_errors=True)

