@@ -6,40 +6,26 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any, Final
 
 from astropy.io import fits
 
 from nightglass import __version__
+from nightglass.builder.instructions import is_control_word
 from nightglass.builder.records import ExposureView, FrameState, FrameView
 from nightglass.config import BuilderOptions, Site
 from nightglass.errors import Rejected
-from nightglass.fitsio.cards import CARD, repair_cards
 from nightglass.fitsio.product_cards import CardValue, make_cards, raw_cards
 from nightglass.fitsio.structure import is_structural
 
 __all__ = [
-    "CONTROL_WORDS",
     "HeaderRules",
     "apply_extra",
     "compose_primary",
     "constant_cards",
     "kept_header",
-    "overlaid",
-    "parse_cards",
 ]
 
-CONTROL_WORDS: Final = frozenset(
-    {
-        *("LOCAL_COPY", "EXPID", "IMAGE_DIR", "ARCHIVE_DIR", "SUB_DIR", "IMAGE_NAME"),
-        *("MEM_PURGE_THRESHOLD", "FRAME_PURGE_THRESHOLD", "FILE_PURGE_THRESHOLD", "MEM_PURGE", "FILE_PURGE"),
-        *("SEND_TO", "COMPRESS", "CB_FUNCTION", "CB_ARGS", "IB_SEND_TO", "IB_LOCAL_COPY"),
-        *("ARCHIVE_PRIMARY", "ARCHIVE_SECONDARY", "ARCHIVE_METADATA"),
-        *("SEND_COMMAND", "SEND_ARGS", "FRAME", "AUTOTRIEDDARK", "AUTOTRIEDBIAS"),
-    }
-)
-"""Words by which a control system tells an image builder what to do, and which are no part of an image's header."""
 _OURS: Final = ("EXTNAME", "EXPID", "FRAME", "PARTIAL")
 """What only the structure of exposures can say."""
 _KEYWORD: Final = re.compile(r"[A-Z0-9_-]{1,8}")
@@ -72,32 +58,7 @@ class HeaderRules:
         """Tell whether a keyword is left out."""
         if self.all_fields or keyword in _COMMENTARY:
             return False
-        return keyword in CONTROL_WORDS or any(fnmatchcase(keyword, pattern) for pattern in self.exclude)
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> fits.Header:
-    return fits.Header.fromstring(text)
-
-
-def parse_cards(lines: str) -> fits.Header:
-    """Parse cards of one a line, made to conform; whatever cannot be read becomes a COMMENT."""
-    text = "".join(line.ljust(CARD)[:CARD] for line in lines.splitlines())
-    cards, _ = repair_cards(text.encode("ascii", "replace"))
-    return _parsed("".join(cards)).copy()
-
-
-def overlaid(header: fits.Header, lines: str) -> fits.Header:
-    """Return a header with cards over it, as `ExtensionRecord.cards` has them; structural ones stay as they are."""
-    if not lines:
-        return header
-    changed = header.copy()
-    for card in parse_cards(lines).cards:
-        if card.keyword in _COMMENTARY:
-            changed.append(card, end=True)
-        elif not is_structural(card.keyword):
-            changed[card.keyword] = (card.value, card.comment)
-    return changed
+        return is_control_word(keyword) or any(fnmatchcase(keyword, pattern) for pattern in self.exclude)
 
 
 def kept_header(header: fits.Header, rules: HeaderRules) -> fits.Header:

@@ -90,16 +90,15 @@ class CameraOutputs:
         self._names = Names.of(name, options, layout=layout, camera=camera.name)
         self._scratch = layout.run / f"making-{sanitize(name)}"
         patience = Patience(attempts=options.send_attempts, first_s=options.send_retry_s, limit=1000)
-        named = (*options.send_to, options.guider_app, options.donut_app)
-        known = {target: target for target in named if target} | dict(options.receivers)
         self._dispatcher = Dispatcher(
             layout.run / f"outgoing-{sanitize(name)}",
-            known={key: value for key, value in known.items() if key != value or ":" in value},
+            known=options.receivers,
+            allowed=options.callables,
             patience=patience,
             limit_bytes=max(options.max_bytes // 4, 1 << 20),
             on_report=self._reported(on_report),
         )
-        self._hooks = Hooks(name, layout.run, known=dict(options.receivers), on_alarm=on_alarm)
+        self._hooks = Hooks(name, layout.run, known=options.receivers, allowed=options.callables, on_alarm=on_alarm)
         table = RoiTable(layout.run / f"rois-{sanitize(name)}.json")
         self._store = StampStore(self._names, table, limits=self._limits, on_alarm=on_alarm)
         self._board = StampBoard(
@@ -242,6 +241,7 @@ class CameraOutputs:
         ]
         if not tickets:
             return ()
+        self._dispatcher.know(options.receivers)
         for ticket in tickets:
             self._dispatcher.check(ticket.receiver)
         with self._making() as path:
@@ -259,6 +259,7 @@ class CameraOutputs:
             Ticket(receiver=receiver, expid=exposure.expid, what="archive", command=command, name=path.name)
             for receiver in receivers
         ]
+        self._dispatcher.know(options.receivers)
         return self._dispatcher.send(tickets, path, wait_s)
 
     def plot(

@@ -19,17 +19,15 @@ import httpx
 
 from nightglass.builder.lanes import Delivered, Lane, Patience
 from nightglass.builder.records import HookStage
-from nightglass.builder.targets import Target, find_target, same_target
+from nightglass.builder.targets import Target, find_target, kept_target
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.fitsio import write_atomic
 from nightglass.model import content_key, sanitize
 
-__all__ = ["HOOK_GROUP", "Hooks", "Subscription", "check_response"]
+__all__ = ["Hooks", "Subscription", "check_response"]
 
 _log = logging.getLogger(__name__)
 
-HOOK_GROUP: Final = "nightglass.hooks"
-"""Entry points that may be subscribed by name."""
 _AGAIN: Final = frozenset({408, 425, 429})
 """Answers after which a request may be repeated, beside those of 500 and more."""
 _MAX_ARGS: Final = 65_536
@@ -80,6 +78,8 @@ class Hooks:
         ``<root>/run``: ``hooks-<name>.json``, and below ``hooks-<name>/`` what is still to be told.
     known : mapping of str to str
         Configured names, each with an address or ``module:function``.
+    allowed : sequence of str
+        Modules and functions that may be named.
     on_alarm : callable, optional
         Told when something could not be told.
     """
@@ -90,6 +90,7 @@ class Hooks:
         directory: Path,
         *,
         known: Mapping[str, str] | None = None,
+        allowed: Sequence[str] = (),
         patience: Patience | None = None,
         timeout_s: float = 10.0,
         on_alarm: Callable[[str], None] | None = None,
@@ -98,6 +99,7 @@ class Hooks:
         self._file = directory / f"hooks-{sanitize(name)}.json"
         self._queues = directory / f"hooks-{sanitize(name)}"
         self._known = dict(known or {})
+        self._allowed = tuple(allowed)
         self._patience = patience or Patience()
         self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
         self._on_alarm = on_alarm
@@ -128,7 +130,7 @@ class Hooks:
         Misconfigured
             If there is no such stage or target, or the arguments are no JSON.
         """
-        found = find_target(target, known=self._known, group=HOOK_GROUP)
+        found = find_target(target, known=self._known, allowed=self._allowed)
         subscription = Subscription(
             subscription_id=uuid.uuid4().hex[:12],
             stage=_stage(stage),
@@ -203,7 +205,7 @@ class Hooks:
         Misconfigured
             As `subscribe`.
         """
-        found = find_target(target, known=self._known, group=HOOK_GROUP)
+        found = find_target(target, known=self._known, allowed=self._allowed)
         key = f"once-{content_key(found.source)}"
         with self._lock:
             self._targets[key] = found
@@ -274,7 +276,8 @@ class Hooks:
         with self._lock:
             target = self._targets.get(key)
         if target is None:  # told once, before a restart
-            target = same_target(str(item.get("source", "")))
+            source = str(item.get("source", ""))
+            target = kept_target(source, name=source, allowed=self._allowed)
         args = item.get("args", [])
         news = {name: value for name, value in item.items() if name != "source"}
         if target.function is not None:
@@ -323,7 +326,7 @@ class Hooks:
                     enabled=bool(value["enabled"]),
                     source=str(value["source"]),
                 )
-                self._targets[item.subscription_id] = same_target(item.source, name=item.target)
+                self._targets[item.subscription_id] = kept_target(item.source, name=item.target, allowed=self._allowed)
                 self._subscriptions[item.subscription_id] = item
             except (KeyError, ValueError, TypeError, Misconfigured) as error:
                 _log.warning("a hook of %s is left out: %s", self._file, error)

@@ -55,7 +55,8 @@ class Names:
         """
         root = layout.root.absolute()
         images = _expanded(options.image_dir, root) if options.image_dir else root / "images" / sanitize(builder)
-        others = [_expanded(text, root) for text in (options.archive_dir, options.png_dir) if text]
+        named = (options.archive_dir, options.png_dir, *options.directories)
+        others = [_expanded(text, root) for text in named if text]
         return cls(layout, builder, camera, images, tuple(dict.fromkeys((images, *others, root))))
 
     def frame(self, exposure: ExposureView, frame: int, options: BuilderOptions, order: WriteOrder) -> Path:
@@ -123,7 +124,9 @@ class Names:
         if not any(real.is_relative_to(os.path.realpath(place)) for place in self.allowed):
             places = ", ".join(map(str, self.allowed))
             message = f"{directory} is not below a directory of {self.builder}"
-            raise Rejected(message, remedy=f"choose one below {places}, or set image_dir in the configuration file")
+            raise Rejected(
+                message, remedy=f"choose one below {places}, or add it to directories in the observatory file"
+            )
         return directory
 
     def _directory(self, exposure: ExposureView, options: BuilderOptions, wanted: str, sub_dir: str) -> Path:

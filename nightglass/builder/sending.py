@@ -21,14 +21,12 @@ import httpx
 from nightglass.builder.hooks import check_response
 from nightglass.builder.lanes import Delivered, Lane, Patience
 from nightglass.builder.records import SendReport
-from nightglass.builder.targets import Target, find_target, same_target
+from nightglass.builder.targets import Target, find_target, kept_target
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.model import content_key, sanitize
 
-__all__ = ["RECEIVER_GROUP", "Dispatcher", "Ticket", "sanitize_name"]
+__all__ = ["Dispatcher", "Ticket", "sanitize_name"]
 
-RECEIVER_GROUP: Final = "nightglass.receivers"
-"""Entry points that may be named as receivers."""
 _PIECE: Final = 1 << 20
 _MAX_HEADER: Final = 512
 
@@ -78,6 +76,8 @@ class Dispatcher:
         Where tickets and files wait, ``<root>/run/outgoing-<name>``; on the file system of the spool.
     known : mapping of str to str
         Configured receivers, each with an address or ``module:function``.
+    allowed : sequence of str
+        Modules and functions that may be named.
     limit_bytes : int
         What may wait for all receivers together; beyond it the oldest of the longest queue is given up.
     on_report : callable, optional
@@ -89,6 +89,7 @@ class Dispatcher:
         directory: Path,
         *,
         known: Mapping[str, str] | None = None,
+        allowed: Sequence[str] = (),
         patience: Patience | None = None,
         timeout_s: float = 30.0,
         limit_bytes: int = 4 << 30,
@@ -96,6 +97,7 @@ class Dispatcher:
     ) -> None:
         self._directory = directory
         self._known = dict(known or {})
+        self._allowed = tuple(allowed)
         self._patience = patience or Patience(limit=1000)
         self._limit_bytes = limit_bytes
         self._on_report = on_report
@@ -112,6 +114,13 @@ class Dispatcher:
             self._functions[name] = function
             self._targets.pop(name, None)
 
+    def know(self, receivers: Mapping[str, str]) -> None:
+        """Take these for the configured receivers from now on."""
+        with self._lock:
+            if receivers != self._known:
+                self._known = dict(receivers)
+                self._targets.clear()
+
     def check(self, receiver: str) -> Target:
         """Return who is meant by a name.
 
@@ -124,7 +133,7 @@ class Dispatcher:
             if receiver in self._functions:
                 return Target(receiver, "", function=self._functions[receiver])
             if receiver not in self._targets:
-                self._targets[receiver] = find_target(receiver, known=self._known, group=RECEIVER_GROUP)
+                self._targets[receiver] = find_target(receiver, known=self._known, allowed=self._allowed)
             return self._targets[receiver]
 
     def keep(self, tickets: Sequence[Ticket], path: Path) -> Queued:
@@ -239,7 +248,7 @@ class Dispatcher:
         except Misconfigured:
             if not ticket.source:
                 raise
-            target = same_target(ticket.source, name=ticket.receiver)
+            target = kept_target(ticket.source, name=ticket.receiver, allowed=self._allowed)
         path = Path(ticket.file)
         if target.function is not None:
             target.function(path, _about(ticket))

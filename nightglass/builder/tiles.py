@@ -66,7 +66,7 @@ def find_planes(path: Path, hdu: int, limits: Limits) -> tuple[FrameFile, tuple[
 def squeeze(path: Path, hdu: int, shape: tuple[int, ...], limits: Limits) -> SqueezedHdu | None:
     """Compress an image without loss: integers by RICE_1, the rest by GZIP_2; None where there is nothing to compress.
 
-    Images with more than three axes are left as they are.
+    Images with more than three axes are left as they are, and so are integers of 64 bits, which cfitsio cannot unpack.
 
     Raises
     ------
@@ -79,6 +79,8 @@ def squeeze(path: Path, hdu: int, shape: tuple[int, ...], limits: Limits) -> Squ
     if not planes or planes[0].encoding is Encoding.TILES or not 2 <= len(shape) <= _AXES_MAX:
         return None
     pixels = planes[0].format
+    if pixels.bitpix == 64:
+        return None
     method = choose_method(pixels, Compression())
     members = tuple((index, file, plane) for index, plane in enumerate(planes))
     done = fetch_squeezed(SqueezeTask(path, members, pixels, method, 0, limits))

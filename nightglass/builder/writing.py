@@ -16,7 +16,8 @@ from typing import Any, Final
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from nightglass.builder.cards import HeaderRules, kept_header, overlaid
+from nightglass.builder.cards import HeaderRules, kept_header
+from nightglass.builder.headertext import read_header
 from nightglass.builder.records import ExtensionRecord
 from nightglass.builder.tiles import SqueezedHdu, in_order, squeeze
 from nightglass.config import Limits
@@ -152,7 +153,7 @@ def extension_header(record: ExtensionRecord, rules: HeaderRules, limits: Limits
         message = f"{record.path} has no HDU {record.hdu}"
         raise Rejected(message, remedy="push the extension again")
     info = infos[record.hdu]
-    return info, kept_header(overlaid(info.header, record.cards), rules)
+    return info, kept_header(read_header(record), rules)
 
 
 def _refuse_other(path: Path, part: Path) -> None:
