@@ -9,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import pytest_timeout
 from hypothesis import settings
 
 # the same examples in every run: whoever hunts for new ones runs with --hypothesis-profile=default
@@ -51,6 +52,17 @@ def _rank(file: list[pytest.Item]) -> int:
         (lasting.index(mark.name) for item in file for mark in item.iter_markers() if mark.name in lasting),
         default=len(lasting),
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give the second run of a test the whole time-out: once the first has used it up, nothing would end a hang."""
+    if getattr(item, "execution_count", 1) < 2:
+        return
+    settings = pytest_timeout._get_item_settings(item)
+    if settings.timeout:
+        item.config.hook.pytest_timeout_cancel_timer(item=item)
+        item.config.hook.pytest_timeout_set_timer(item=item, settings=settings)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -108,25 +108,31 @@ class PrefectSite:
             process.stdin.close()
 
 
+_ATTEMPTS = pytest.StashKey[int]()
+
+
 @pytest.fixture(scope="session")
-def prefect_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectSite]:
+def prefect_site(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[PrefectSite]:
+    attempt = pytestconfig.stash[_ATTEMPTS] = pytestconfig.stash.get(_ATTEMPTS, 0) + 1
+    if attempt > 2:
+        pytest.fail("the Prefect server did not start, twice")  # each test would wait for it again
     root = tmp_path_factory.mktemp("site")
     night = write_night(root / "raw", PLAN, seed=5)
     server = EmbeddedServer(root / "observatory")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(root / "home"))
         patch.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
-        server.ensure()
-        server.wait(timeout_s=200)  # its first start migrates a database
-        configuration = root / "observatory.toml"
-        configuration.write_text(
-            f'root = "{root / "observatory"}"\n'
-            f'[[sources]]\ncamera = "lynx"\ndirectory = "{root / "raw"}"\n'
-            f'[prefect]\napi_url = "{server.api_url}"\nfallback_s = 600\n'
-            "[cluster]\nworkers = 1\n"
-        )
-        observatory = load_observatory(configuration, environment={})
         try:
+            server.ensure()
+            server.wait(timeout_s=200)  # its first start migrates a database
+            configuration = root / "observatory.toml"
+            configuration.write_text(
+                f'root = "{root / "observatory"}"\n'
+                f'[[sources]]\ncamera = "lynx"\ndirectory = "{root / "raw"}"\n'
+                f'[prefect]\napi_url = "{server.api_url}"\nfallback_s = 600\n'
+                "[cluster]\nworkers = 1\n"
+            )
+            observatory = load_observatory(configuration, environment={})
             with start(observatory.cluster, layout=Layout(observatory.root)) as pool:
                 yield PrefectSite(observatory, configuration, server, night, pool)
         finally:
