@@ -69,6 +69,9 @@ def call_of(job: Job, *, configuration: str = "") -> FlowCall:
             return FlowCall("flows.archive.archive_exposure", {"exposure": job.exposures[0], **_PLAIN, **common})
         case JobKind.ARCHIVE:
             return FlowCall("flows.archive.archive_night", {**night, **_PLAIN, **common})
+        case JobKind.BUILD:
+            build = {"exposure": job.exposures[0], "builder": job.builder}
+            return FlowCall("flows.building.build_exposure", {**build, **common})
     message = f"no flow shows job {job.job_id} of kind {job.kind}"
     raise Misconfigured(message)
 

@@ -77,7 +77,12 @@ class Runner:
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # groups never wait here: the watch gives no more than there are places; the others take their turns
-        self._places = {JobKind.GROUP: asyncio.Semaphore(settings.concurrency), JobKind.ARCHIVE: asyncio.Semaphore(1)}
+        self._places = {
+            JobKind.GROUP: asyncio.Semaphore(settings.concurrency),
+            JobKind.ARCHIVE: asyncio.Semaphore(1),
+            # no work is done in these; they must not wait for masters and stages that take minutes
+            JobKind.BUILD: asyncio.Semaphore(1),
+        }
         self._place_for_others = asyncio.Semaphore(1)
         self._dispatcher = Dispatcher(bench) if settings.dispatch is Dispatch.DEPLOYMENT else None
         self._orphans = Orphans(Owner.here("runner"), Layout(bench.observatory.root))

@@ -67,6 +67,10 @@ class Layout:
         """Return a report of a stage; suffix is ``.html``, ``.txt``, ``.csv`` and the like."""
         return self.night(camera, night) / "reports" / f"{night.label}-{stage.value}{suffix}"
 
+    def account(self, camera: str, night: Night, builder: str, expid: int) -> Path:
+        """Return the account of what an image builder did for an exposure."""
+        return self.night(camera, night) / "reports" / f"{sanitize(builder)}-{expid:08d}.json"
+
     def exposure_log(self, camera: str, night: Night) -> Path:
         """Return the table of all exposures of a night."""
         return self.night(camera, night) / "reports" / f"{night.label}-exposures.csv"

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 __all__ = [
+    "BuilderName",
     "CameraName",
     "CardRule",
     "Compression",
@@ -42,6 +43,7 @@ ConfigurationPath = str
 JobId = str
 Seconds = Annotated[float, Field(ge=0.1, le=600)]
 Hours = Annotated[float, Field(ge=0, le=8760)]
+BuilderName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,31})?$")]
 StreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 What = Annotated[str, Field(pattern=r"^(raw|reduced)?$")]
 RedoRule = Annotated[str, Field(pattern=r"^(changed|failed|all)$")]

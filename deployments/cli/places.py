@@ -32,7 +32,9 @@ def known_sources(observatory: Observatory) -> tuple[Source, ...]:
     """Return the sources of the configuration, then those of earlier runs under the same root."""
     from nightglass.watch.sources import stream_directory
 
-    written = [stream_directory(stream, Layout(observatory.root)) for stream in observatory.streams]
+    layout = Layout(observatory.root)
+    written = [stream_directory(stream, layout) for stream in observatory.streams]
+    written += [stream_directory(builder, layout) for builder in observatory.builders]
     found = {(source.camera, source.directory): source for source in (*observatory.sources, *written)}
     # a file of another version is no reason to refuse a command: its sources are named again by the next run
     with contextlib.suppress(OSError, ValueError, TypeError):

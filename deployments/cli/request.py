@@ -102,7 +102,7 @@ def make_plan(request: RunRequest, *, config: Path | None, root: Path | None) ->
     observatory = session.observatory
     if request.stream is not None:
         streams = (request.stream.model_copy(update={"camera": _camera_text(request.stream.camera)}),)
-        observatory = observatory.model_copy(update={"sources": (), "streams": streams})
+        observatory = observatory.model_copy(update={"sources": (), "streams": streams, "builders": ()})
         session = Session(observatory, session.configuration)
     elif request.directory is None:
         session = _of_configured_sources(session, request)
@@ -120,11 +120,12 @@ def make_plan(request: RunRequest, *, config: Path | None, root: Path | None) ->
 def _of_configured_sources(session: Session, request: RunRequest) -> Session:
     """Return the session with the sources of the file, or of the camera that was asked for."""
     observatory = session.observatory
-    kept, streams = observatory.sources, observatory.streams
+    kept, streams, builders = observatory.sources, observatory.streams, observatory.builders
     if request.camera is not None:
         kept = tuple(source for source in kept if source.camera == request.camera)
         streams = tuple(stream for stream in streams if stream.camera == request.camera)
-    if not kept and (request.once or not streams):
+        builders = tuple(builder for builder in builders if builder.camera == request.camera)
+    if not kept and (request.once or not (streams or builders)):
         message = "there is no directory to watch"
         if request.camera is not None:
             message += f" for camera {request.camera}"
@@ -133,7 +134,10 @@ def _of_configured_sources(session: Session, request: RunRequest) -> Session:
         )
     if request.polling:
         kept = tuple(source.model_copy(update={"polling": True}) for source in kept)
-    return Session(observatory.model_copy(update={"sources": kept, "streams": streams}), session.configuration)
+    return Session(
+        observatory.model_copy(update={"sources": kept, "streams": streams, "builders": builders}),
+        session.configuration,
+    )
 
 
 def _source(directory: str, camera: str, *, polling: bool) -> dict[str, Any]:

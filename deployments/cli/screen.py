@@ -182,6 +182,9 @@ def _watch(view: NightView, index: int) -> Text:
     for stream in beat.streams:
         text.append("\n")
         text.append_text(_stream(stream))
+    for builder in beat.builders:
+        text.append(f"\nimage builder {builder['name']} at {builder['address'] or 'no port yet'}: ")
+        text.append(f"{builder['exposures']} exposures, {builder['frames']} frames, {builder['unsaved']} not saved")
     return text
 
 

@@ -160,6 +160,7 @@ def as_json(view: NightView) -> dict[str, Any]:
                 "running": beat.running,
                 "breaker": beat.breaker,
                 "streams": beat.streams,
+                "builders": beat.builders,
                 "alarms": beat.alarms,
                 "cluster": beat.cluster,
             }

@@ -29,6 +29,7 @@ from nightglass.config.observatory import (
     Site,
     Smtp,
     Source,
+    Web,
 )
 from nightglass.config.section import Section, choose, load_toml, validate
 from nightglass.config.streams import Overflow, StreamSource
@@ -66,6 +67,7 @@ __all__ = [
     "StepEntry",
     "StreamSource",
     "TimeRule",
+    "Web",
     "choose",
     "load_camera",
     "load_observatory",

@@ -27,6 +27,7 @@ __all__ = [
     "Site",
     "Smtp",
     "Source",
+    "Web",
 ]
 
 
@@ -202,6 +203,15 @@ class Notices(Section):
         return self
 
 
+class Web(Section):
+    """Where image builders are reached, whoever hosts them."""
+
+    host: str = "127.0.0.1"
+    """Another address than this machine's own needs a token, in the environment variable NIGHTGLASS_TOKEN."""
+    port: int = Field(8140, ge=0, le=65535)
+    """0: any that is free; the status tells which."""
+
+
 class Limits(Section):
     """Bounds on what comes from outside, and alarms."""
 
@@ -232,6 +242,7 @@ class Observatory(Section):
     cluster: Cluster = Cluster()
     prefect: Prefect = Prefect()
     notices: Notices = Notices()
+    web: Web = Web()
     archive: Archive = Archive()
     limits: Limits = Limits()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

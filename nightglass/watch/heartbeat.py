@@ -41,6 +41,8 @@ class Heartbeat:
         ``camera``, ``directory``, ``night``, ``state``, ``error``.
     streams : list of dict
         See `nightglass.watch.streamline.StreamState`.
+    builders : list of dict
+        ``name``, ``camera``, ``role``, ``address``, ``exposures``, ``frames``, ``unsaved``, ``held_bytes``, ``last``.
     alarms : list of dict
         ``subject``, ``text``, ``since``.
     """
@@ -58,6 +60,7 @@ class Heartbeat:
     cluster: str = ""
     sources: list[dict[str, Any]] = field(default_factory=list)
     streams: list[dict[str, Any]] = field(default_factory=list)
+    builders: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
 
 

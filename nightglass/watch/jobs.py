@@ -32,6 +32,8 @@ class JobKind(enum.StrEnum):
     """`run_stage` for one stage of one night of one camera."""
     ARCHIVE = "archive"
     """`archive_night` for `Job.exposures` of one night of one camera."""
+    BUILD = "build"
+    """Show what an image builder did for an exposure: it is done already, and its account written down."""
     REPORT = "report"
     """Show the dark runs that the ledger holds as unreported; nothing to do in the dark itself."""
 
@@ -74,7 +76,9 @@ class Job:
     kinds : tuple of Kind
         For `JobKind.MASTERS`: which masters; empty: all.
     exposures : tuple of str
-        For `JobKind.ARCHIVE`: which exposures; empty: all.
+        For `JobKind.ARCHIVE`: which exposures; empty: all. For `JobKind.BUILD`: the one that was built.
+    builder : str
+        For `JobKind.BUILD`: the image builder.
     """
 
     job_id: str
@@ -87,6 +91,7 @@ class Job:
     stage: Stage | None = None
     kinds: tuple[Kind, ...] = ()
     exposures: tuple[str, ...] = ()
+    builder: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -101,6 +106,7 @@ class Job:
             "stage": self.stage.value if self.stage else None,
             "kinds": [kind.value for kind in self.kinds],
             "exposures": list(self.exposures),
+            "builder": self.builder,
         }
 
     @classmethod
@@ -126,6 +132,7 @@ class Job:
                 stage=Stage(record["stage"]) if record["stage"] else None,
                 kinds=tuple(Kind(kind) for kind in record["kinds"]),
                 exposures=tuple(record["exposures"]),
+                builder=record["builder"],
             )
         except (KeyError, TypeError, ValueError) as error:
             message = f"a job record does not fit: {error!r}"

@@ -97,18 +97,20 @@ class Launcher:
         now: float,
         stage: Stage | None = None,
         exposures: tuple[str, ...] = (),
+        builder: str = "",
     ) -> None:
         """Launch a job that is no group: masters, a stage, archives, or the report of late runs."""
-        names = {JobKind.MASTERS: "masters", JobKind.REPORT: "late-runs", JobKind.ARCHIVE: "archive"}
+        name = stage.value if stage else {JobKind.REPORT: "late-runs"}.get(kind, kind.value)
         job = Job(
             job_id=secrets.token_hex(_ID_BYTES),
             kind=kind,
-            key=exposures[0] if len(exposures) == 1 else f"{night}-{stage.value if stage else names[kind]}",
+            key=exposures[0] if len(exposures) == 1 else f"{night}-{name}",
             camera=camera,
             night=night,
             deadline_s=_LONG_JOB.get(kind, 20) * self.bench.observatory.reduction.lease_s,
             stage=stage,
             exposures=exposures,
+            builder=builder,
         )
         self._launch(job, now)
 

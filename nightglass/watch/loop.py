@@ -196,6 +196,7 @@ class Watch:
         parts.courier.start()
         self._sync_sources()
         parts.streams.start()
+        parts.building.start()
         self.phase = WatchPhase.WATCHING
 
     def _wait(self) -> None:
@@ -261,7 +262,7 @@ class Watch:
         parts = self._parts
         opened = {record.night for record in parts.keeper.open_nights}
         parts.sources.sync(datetime.now(UTC), more_nights=opened)
-        parts.intake.retire((*parts.sources.places, *parts.streams.places))
+        parts.intake.retire((*parts.sources.places, *parts.streams.places, *parts.building.places))
 
     def _tend_nights(self) -> None:
         parts, moment = self._parts, datetime.now(UTC)
@@ -288,6 +289,7 @@ class Watch:
         parts = self._parts
         self.phase = WatchPhase.DRAINING
         self._attempt("sources", parts.sources.stop)
+        self._attempt("image builders", parts.building.stop)
         self._attempt("streams", lambda: parts.streams.stop(hurry=lambda: self._stops > 1))
         self._take_in_the_last()
         self._attempt("checks", parts.intake.stop)
@@ -304,9 +306,10 @@ class Watch:
         self._attempt("heartbeat", lambda: parts.pulse.beat(self.phase.value))
 
     def _take_in_the_last(self) -> None:
-        """Record what streams wrote at their end, so that the next start finds it in the ledger."""
+        """Record what streams and builders wrote at their end, so that the next start finds it in the ledger."""
         intake, end = self._parts.intake, time.monotonic() + _LAST_S
-        while len(self._parts.streams) and (intake.busy or len(intake)) and time.monotonic() < end and self._stops < 2:
+        writing = len(self._parts.streams) or len(self._parts.building)
+        while writing and (intake.busy or len(intake)) and time.monotonic() < end and self._stops < 2:
             self._attempt("intake", intake.work)
             with contextlib.suppress(queue.Empty):
                 self._wakes.get(timeout=0.1)

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nightglass.layout import Layout
-from nightglass.model import State
+from nightglass.model import Night, State
 from nightglass.watch.alarms import AlarmFunction, Alarms
 from nightglass.watch.archiving import ArchiveDesk
+from nightglass.watch.building import BuildingDesk
 from nightglass.watch.catchup import CatchUp
 from nightglass.watch.chores import Chores
 from nightglass.watch.collector import Collector
@@ -21,6 +22,7 @@ from nightglass.watch.dark import DarkExecutor
 from nightglass.watch.dispatch import Dispatch
 from nightglass.watch.heartbeat import choose_path
 from nightglass.watch.intake import Intake
+from nightglass.watch.jobs import JobKind
 from nightglass.watch.launcher import Launcher
 from nightglass.watch.nightkeeper import NightFunction, NightKeeper
 from nightglass.watch.once import Finish
@@ -33,9 +35,9 @@ from nightglass.watch.streams import StreamDesk
 from nightglass.watch.work import Workbench
 
 if TYPE_CHECKING:
+    from nightglass.builder.accounts import Account
     from nightglass.config import Camera
     from nightglass.ledger import Entry
-    from nightglass.model import Night
     from nightglass.watch.executor import Executor
     from nightglass.watch.jobs import Job, JobReport
 
@@ -81,6 +83,7 @@ class Parts:
     # these need one another, so they are put in as they are made
     sources: Sources = field(init=False)
     streams: StreamDesk = field(init=False)
+    building: BuildingDesk = field(init=False)
     intake: Intake = field(init=False)
     search: Search = field(init=False)
     catch_up: CatchUp = field(init=False)
@@ -101,6 +104,18 @@ class Parts:
                 _log.info("%s reduced, %.2f s after it was seen", entry.exposure_id, seconds)
         self.chores.note_over(entries, now)
         self.search.take(entries, now)
+
+    def show_account(self, account: Account) -> None:
+        """Show in Prefect, where there is one, what was built of an exposure."""
+        if self.launcher.main is not None:
+            self.launcher.start(
+                JobKind.BUILD,
+                account.camera,
+                Night(account.night),
+                now=time.monotonic(),
+                exposures=(account.exposure,),
+                builder=account.builder,
+            )
 
     def take_end(self, job: Job, report: JobReport) -> None:
         """Take the end of a job that is no group job."""
@@ -143,9 +158,19 @@ def assemble(
         observatory, cameras, nights=nights, on_sighting=parts.intake.sight, started_at=datetime.now(UTC)
     )
     # who reduces what is there and ends does not wait for what may come
-    receiving = observatory.model_copy(update={"streams": ()}) if once else observatory
+    receiving = observatory.model_copy(update={"streams": (), "builders": ()}) if once else observatory
     parts.streams = StreamDesk(
         receiving, cameras, layout=parts.layout, alarms=parts.alarms, on_sighting=parts.intake.sight
+    )
+    parts.building = BuildingDesk(
+        receiving,
+        cameras,
+        layout=parts.layout,
+        pool=bench.pool,
+        ledger=bench.ledger,
+        alarms=parts.alarms,
+        on_sighting=parts.intake.sight,
+        on_account=parts.show_account,
     )
     parts.search = Search(
         cameras=bench.cameras,
@@ -230,6 +255,7 @@ def _pulse(bench: Workbench, parts: Parts) -> Pulse:
         keeper=parts.keeper,
         sources=parts.sources,
         streams=parts.streams,
+        building=parts.building,
         sentry=parts.sentry,
         alarms=parts.alarms,
     )

@@ -15,6 +15,7 @@ from nightglass.watch.heartbeat import Heartbeat, write_heartbeat
 if TYPE_CHECKING:
     from nightglass.ledger import Ledger
     from nightglass.watch.alarms import Alarms
+    from nightglass.watch.building import BuildingDesk
     from nightglass.watch.launcher import Launcher
     from nightglass.watch.nightkeeper import NightKeeper
     from nightglass.watch.sentry import Sentry
@@ -37,6 +38,7 @@ class Pulse:
     keeper: NightKeeper
     sources: Sources
     streams: StreamDesk
+    building: BuildingDesk
     sentry: Sentry
     alarms: Alarms
 
@@ -70,6 +72,7 @@ class Pulse:
             cluster=self.cluster,
             sources=states,
             streams=self.streams.look(),
+            builders=self.building.look(),
             alarms=[
                 {"subject": alarm.subject, "text": alarm.text, "since": alarm.since} for alarm in self.alarms.standing
             ],

@@ -49,4 +49,6 @@ def _flow_of(job: Job) -> tuple[str, dict[str, Any]]:
             return "archive-exposure", {"exposure": job.exposures[0]}
         case JobKind.ARCHIVE:
             return "archive-night", {"night": job.night.label}
+        case JobKind.BUILD:
+            return "build-exposure", {"exposure": job.exposures[0], "builder": job.builder}
     return "make-masters", {"night": job.night.label}

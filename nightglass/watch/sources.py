@@ -17,7 +17,7 @@ from nightglass.model import Night, Sighting
 from nightglass.nights import night_of, night_span
 
 if TYPE_CHECKING:
-    from nightglass.config import Camera, Observatory, Source, StreamSource
+    from nightglass.config import BuilderSource, Camera, Observatory, Source, StreamSource
     from nightglass.ledger import Entry
     from nightglass.sensors import FileSensor
 
@@ -71,8 +71,8 @@ def directory_of(source: Source, camera: Camera, night: Night) -> Path:
         raise Misconfigured(message, remedy="it may hold {camera} and {night}") from error
 
 
-def stream_directory(stream: StreamSource, layout: Layout) -> Source:
-    """Return where a stream puts its files, as a source of files."""
+def stream_directory(stream: StreamSource | BuilderSource, layout: Layout) -> Source:
+    """Return where a stream or an image builder puts its files, as a source of files."""
     from nightglass.config import Source
 
     root = str(layout.root).replace("{", "{{").replace("}", "}}")
@@ -122,8 +122,10 @@ class Sources:
     ) -> None:
         self._site = observatory.site
         self._sources = tuple((source, camera_of(source, cameras)) for source in observatory.sources)
-        # files that streams wrote: nobody watches for them, but checks of them are taken up after a restart
-        written = [stream_directory(stream, Layout(observatory.root)) for stream in observatory.streams]
+        # files of streams and image builders: nobody watches for them, but checks are taken up after a restart
+        layout = Layout(observatory.root)
+        written = [stream_directory(stream, layout) for stream in observatory.streams]
+        written += [stream_directory(builder, layout) for builder in observatory.builders]
         self._streamed = tuple((source, camera_of(source, cameras)) for source in written)
         self._nights = tuple(nights)
         self._on_sighting = on_sighting

@@ -145,6 +145,7 @@ CALLS = {
     "make-masters": job(JobKind.MASTERS, kinds=(Kind.BIAS, Kind.FLAT)),
     "midway-postprocess": job(JobKind.STAGE, stage=Stage.MIDWAY),
     "final-postprocess": job(JobKind.STAGE, stage=Stage.FINAL),
+    "build-exposure": job(JobKind.BUILD, exposures=("lynx/20260821/1",), builder="guider"),
     "archive-exposure": job(JobKind.ARCHIVE, exposures=("lynx/20260821/1",)),
     "archive-night": job(JobKind.ARCHIVE, exposures=("lynx/20260821/1", "lynx/20260821/2")),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import httpx
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ def body_of(parts: list[tuple[str, bytes]]) -> tuple[bytes, str]:
 def parted(body: bytes, content_type: str, cuts: list[int]) -> list[tuple[str, bytes]]:
     splitter, found, begun = Splitter(find_boundary(content_type)), [], True
     places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
-    for first, last in zip(places, places[1:], strict=False):
+    for first, last in itertools.pairwise(places):
         for piece in splitter.feed(body[first:last]):
             if begun:
                 found.append((piece.name, b""))

@@ -1,0 +1,297 @@
+"""The image builders of a watch: hosted behind one port, their frames sighted, their exposures told of."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nightglass.errors import Misconfigured, NightglassError
+from nightglass.model import Night, Sighting
+from nightglass.watch.sources import Place, stream_directory
+
+if TYPE_CHECKING:
+    from nightglass.builder.accounts import Account
+    from nightglass.builder.records import ExposureView, FrameView
+    from nightglass.builder.service import Builder
+    from nightglass.config import BuilderSource, Camera, Observatory
+    from nightglass.layout import Layout
+    from nightglass.ledger import Ledger
+    from nightglass.model import ExposureRef, Kind, MasterRef
+    from nightglass.pool import Pool
+    from nightglass.watch.alarms import Alarms
+    from nightglass.watch.sources import SightingFunction
+    from nightglass.web import WebServer
+
+__all__ = ["BuildingDesk", "open_builder"]
+
+_log = logging.getLogger(__name__)
+
+_IDLE_S = 120.0
+"""An exposure that nobody finalises is told of when nothing happened to it for this long."""
+_RETRY_S = 5.0
+"""Between two attempts to get the port."""
+
+AccountFunction = Callable[["Account"], None]
+
+
+class BuildingDesk:
+    """Runs the image builders of an observatory, and the server in front of them.
+
+    `start`, `stop` and `look` are called from the one thread of the watch.
+
+    Parameters
+    ----------
+    cameras : mapping of str to Camera
+        By the names that builders use, or by their own.
+    on_sighting : callable
+        Told each frame that was published, from threads of the builders.
+    on_account : callable
+        Told of each exposure once, when it is complete or was left.
+
+    Raises
+    ------
+    Misconfigured
+        If a builder asks for a camera that was not given, its options do not fit, or there is no token where other
+        machines reach the server.
+    """
+
+    def __init__(
+        self,
+        observatory: Observatory,
+        cameras: Mapping[str, Camera],
+        *,
+        layout: Layout,
+        pool: Pool,
+        ledger: Ledger,
+        alarms: Alarms,
+        on_sighting: SightingFunction,
+        on_account: AccountFunction,
+    ) -> None:
+        self._observatory = observatory
+        self._layout = layout
+        self._alarms = alarms
+        self._on_sighting = on_sighting
+        self._on_account = on_account
+        self._complaints: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._told: dict[tuple[str, int], tuple[str, int]] = {}
+        self._places: dict[tuple[str, Night], Place] = {}
+        self._life = ExitStack()
+        self._server: WebServer | None = None
+        self._next_attempt = 0.0
+        self._sources = {source.name: source for source in observatory.builders}
+        self._cameras = {source.name: _camera(source, cameras) for source in observatory.builders}
+        self.builders: dict[str, Builder] = {}
+        for source in observatory.builders:
+            self.builders[source.name] = open_builder(
+                source,
+                self._cameras[source.name],
+                observatory,
+                pool=pool,
+                ledger=ledger,
+                on_frame=partial(self._sight, source.name),
+                on_alarm=lambda text, name=source.name: self._complaints.put((name, text)),  # type: ignore[misc]
+            )
+        if self.builders:
+            from nightglass.web import check_place  # heavy; only where there is something to serve
+
+            check_place(observatory.web.host, _token())
+
+    def __len__(self) -> int:
+        """Return the number of builders."""
+        return len(self.builders)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The directories that frames are published in."""
+        return tuple(self._places.values())
+
+    @property
+    def address(self) -> str:
+        """Where the builders are reached; empty while they are not."""
+        return self._server.url if self._server is not None else ""
+
+    def start(self) -> None:
+        """Take up what was begun, and open the port."""
+        for builder in self.builders.values():
+            self._life.enter_context(builder)
+        if self.builders:
+            self._serve(time.monotonic())
+
+    def stop(self) -> None:
+        """Close the port, then the builders; what was acknowledged is on the disk."""
+        self._life.close()
+        self._server = None
+        self._tell_exposures()
+
+    def look(self) -> list[dict[str, Any]]:
+        """Raise and clear alarms, tell of exposures that are over, and describe each builder for the heartbeat."""
+        now = time.monotonic()
+        if self.builders and self._server is None and now >= self._next_attempt:
+            self._serve(now)
+        self._tell_exposures()
+        while not self._complaints.empty():
+            name, text = self._complaints.get()
+            self._alarms.raise_(f"builder/{name}", f"Trouble with image builder {name}", text)
+            self._alarms.clear(f"builder/{name}")  # an event, not a state
+        return [self._describe(name, builder) for name, builder in self.builders.items()]
+
+    def _serve(self, now: float) -> None:
+        from nightglass.web import Site, WebServer
+
+        web = self._observatory.web
+        self._next_attempt = now + _RETRY_S
+        try:
+            server = WebServer(Site(builders=self.builders, token=_token()), host=web.host, port=web.port)
+        except NightglassError as error:
+            self._alarms.raise_("builders/port", "Image builders cannot be reached", str(error))
+            return
+        self._server = self._life.enter_context(server)
+        self._alarms.clear("builders/port")
+        _log.info("image builders %s are served at %s", ", ".join(self.builders), self._server.url)
+
+    def _sight(self, name: str, path: Path, frame: FrameView) -> None:  # noqa: ARG002 - part of the callback
+        status = path.stat()
+        sighting = Sighting(
+            path=path,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            inode=status.st_ino,
+            seen_at=datetime.now(UTC),
+        )
+        self._on_sighting(self._place(name, Night(path.parent.parent.parent.name)), sighting)
+
+    def _place(self, name: str, night: Night) -> Place:
+        camera = self._cameras[name]
+        directory = self._layout.received(camera.name, night, name)
+        files = stream_directory(self._sources[name], self._layout)
+        return self._places.setdefault((name, night), Place(files, camera, directory, night))
+
+    def _tell_exposures(self) -> None:
+        for name, builder in self.builders.items():
+            for view in builder.exposures():
+                mark = (view.state.value, len(view.frames))
+                if self._told.get((name, view.expid)) == mark:
+                    continue
+                if (account := self._account(name, builder, view)) is not None:
+                    self._told[name, view.expid] = mark
+                    self._tell(account)
+
+    def _account(self, name: str, builder: Builder, view: ExposureView) -> Account | None:
+        """Return the account of an exposure that is over; None: it is not."""
+        from nightglass.builder.accounts import make_account
+        from nightglass.builder.records import ExposureState, FrameState
+
+        frames = [builder.frame(view.expid, number) for number in view.frames]
+        if not frames or any(frame.state is FrameState.OPEN for frame in frames):
+            return None
+        last = max((max(frame.times.values(), default=0.0) for frame in frames), default=0.0)
+        if view.state is ExposureState.OPEN and time.time() - last < _IDLE_S:
+            return None
+        return make_account(name, self._cameras[name].name, view, frames)
+
+    def _tell(self, account: Account) -> None:
+        from nightglass.builder.accounts import read_account, write_account
+
+        path = self._layout.account(account.camera, Night(account.night), account.builder, account.expid)
+        try:
+            before = read_account(path)
+        except Misconfigured:  # none yet
+            before = None
+        try:
+            write_account(path, account)
+        except NightglassError as error:
+            self._complaints.put((account.builder, str(error)))
+        if before is None or (before.state, len(before.frames)) != (account.state, len(account.frames)):
+            self._on_account(account)
+
+    def _describe(self, name: str, builder: Builder) -> dict[str, Any]:
+        exposures = builder.exposures()
+        return {
+            "name": name,
+            "camera": self._cameras[name].name,
+            "role": builder.options.role,
+            "address": self.address,
+            "exposures": len(exposures),
+            "frames": sum(len(view.frames) for view in exposures),
+            "unsaved": sum(len(view.frames) - len(view.saved) for view in exposures),
+            "held_bytes": builder.spool.held,
+            "last": exposures[-1].expid if exposures else None,
+        }
+
+
+def open_builder(
+    source: BuilderSource,
+    camera: Camera,
+    observatory: Observatory,
+    *,
+    pool: Pool | None = None,
+    ledger: Ledger | None = None,
+    on_frame: Callable[[Path, FrameView], None] | None = None,
+    on_alarm: Callable[[str], None] | None = None,
+) -> Builder:
+    """Return the image builder of a section of the observatory file; nothing is started.
+
+    Parameters
+    ----------
+    ledger : Ledger, optional
+        Knows the masters for ``dark_subtract``.
+
+    Raises
+    ------
+    Misconfigured
+        If its options do not fit.
+    """
+    from nightglass.builder.delivering import CameraOutputs
+    from nightglass.builder.presets import options_of
+    from nightglass.builder.service import Builder
+    from nightglass.layout import Layout
+
+    options, layout = options_of(source), Layout(observatory.root)
+
+    def masters(ref: ExposureRef) -> Mapping[Kind, MasterRef]:
+        from nightglass.calibrations.choose import choose_masters
+
+        assert ledger is not None
+        return choose_masters(ref, camera, ledger, night=ref.night)
+
+    outputs = CameraOutputs(
+        source.name,
+        options,
+        layout=layout,
+        camera=camera,
+        site=observatory.site,
+        pool=pool,
+        masters=masters if ledger is not None else None,
+        limits=observatory.limits,
+        on_alarm=on_alarm,
+    )
+    return Builder(
+        source.name,
+        options,
+        layout=layout,
+        camera=camera,
+        site=observatory.site,
+        outputs=outputs,
+        on_frame=on_frame,
+        on_alarm=on_alarm,
+    )
+
+
+def _camera(source: BuilderSource, cameras: Mapping[str, Camera]) -> Camera:
+    camera = cameras.get(source.camera) or {each.name: each for each in cameras.values()}.get(source.camera)
+    if camera is None:
+        message = f"image builder {source.name} asks for camera {source.camera!r}, which was not loaded"
+        raise Misconfigured(message, remedy=f"loaded: {', '.join(sorted(cameras)) or 'none'}")
+    return camera
+
+
+def _token() -> str:
+    return os.environ.get("NIGHTGLASS_TOKEN", "")
