@@ -222,10 +222,12 @@ class LightCurveRule(Section):
     """The same on the sky."""
     position_error_pixels: float = Field(0.2, gt=0)
     """What remains uncertain about the position of a bright source."""
-    aperture_pixels: float = Field(5.0, gt=0)
-    """Radius of the circle in which all are measured."""
     most_sources: int = Field(2000, ge=1)
     """Of one image, brightest first."""
+    rms_history: int = Field(100, ge=2)
+    """Images of a band by whose noise the next one is judged, once there are as many; TraP's rms_est_history."""
+    rms_sigma: float = Field(3.0, gt=0)
+    """An image is left out if its noise is further from theirs than this many standard deviations; rms_rej_sigma."""
 
 
 class StepEntry(Section):

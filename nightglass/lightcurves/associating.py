@@ -51,7 +51,21 @@ class SourceList:
         return self._weights**-0.5
 
     def take(self, positions: Floats, errors_deg: Floats) -> NDArray[np.intp]:
-        """Take the sources of one image in: find known ones, improve their positions, and add the others.
+        """Take the sources of one image in: `find` known ones, number the others, and `put` them all.
+
+        Returns
+        -------
+        ndarray of int, (n,)
+            Number of each source, from 0.
+        """
+        numbers = self.find(positions, errors_deg)
+        new = np.flatnonzero(numbers < 0)
+        numbers[new] = len(self) + np.arange(len(new))
+        self.put(numbers, positions, errors_deg)
+        return numbers
+
+    def put(self, numbers: NDArray[np.intp], positions: Floats, errors_deg: Floats) -> None:
+        """Add positions to those of sources, each of which is named once; larger numbers than there are make new ones.
 
         Parameters
         ----------
@@ -59,24 +73,16 @@ class SourceList:
             Longitudes and latitudes in degrees.
         errors_deg : ndarray, (n,)
             1 sigma, greater than 0.
-
-        Returns
-        -------
-        ndarray of int, (n,)
-            Number of each source, from 0.
         """
-        numbers = self._find(positions, errors_deg)
-        new = np.flatnonzero(numbers < 0)
-        numbers[new] = len(self) + np.arange(len(new))
-        vectors = _vectors(positions)
-        self._sums = np.concatenate([self._sums, np.zeros((len(new), 3))])
-        self._weights = np.concatenate([self._weights, np.zeros(len(new))])
+        more = max(int(numbers.max(initial=-1)) + 1 - len(self), 0)
+        self._sums = np.concatenate([self._sums, np.zeros((more, 3))])
+        self._weights = np.concatenate([self._weights, np.zeros(more)])
         weights = errors_deg**-2.0
-        self._sums[numbers] += vectors * weights[:, None]
+        self._sums[numbers] += _vectors(positions) * weights[:, None]
         self._weights[numbers] += weights
-        return numbers
 
-    def _find(self, positions: Floats, errors_deg: Floats) -> NDArray[np.intp]:
+    def find(self, positions: Floats, errors_deg: Floats) -> NDArray[np.intp]:
+        """Return which known source each of an image is, -1 for none; parameters as those of `put`."""
         numbers = np.full(len(positions), -1, np.intp)
         if not len(positions) or not len(self):
             return numbers

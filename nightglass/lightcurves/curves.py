@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nightglass.errors import NightglassError
 from nightglass.lightcurves.associating import SourceList
-from nightglass.lightcurves.variability import RunningFlux
-from nightglass.model import DQ
+from nightglass.lightcurves.history import NoiseHistory
+from nightglass.lightcurves.variability import RunningFluxes
 
 if TYPE_CHECKING:
-    from astropy.wcs import WCS
-
     from nightglass.config import LightCurveRule
-    from nightglass.image import Image
+    from nightglass.lightcurves.frames import Frame
 
-__all__ = ["CURVE_DTYPE", "SUMMARY_DTYPE", "LightCurves"]
+__all__ = ["CURVE_DTYPE", "IMAGE_DTYPE", "SUMMARY_DTYPE", "Additions", "LightCurves"]
+
+_log = logging.getLogger(__name__)
 
 CURVE_DTYPE = np.dtype(
     [
@@ -30,6 +31,9 @@ CURVE_DTYPE = np.dtype(
         ("frequency", "f8"),
         ("step", "i4"),
         ("mjd", "f8"),
+        ("ra", "f8"),
+        ("dec", "f8"),
+        ("position_error", "f8"),
         ("flux", "f8"),
         ("flux_error", "f8"),
         ("detected", "?"),
@@ -37,7 +41,22 @@ CURVE_DTYPE = np.dtype(
         ("eta", "f8"),
     ]
 )
-"""A measurement: flux in a circle, and the variability of the source in this band up to now."""
+"""A measurement: where the source was found or looked for, its flux in a circle, and how much it varied up to now."""
+
+IMAGE_DTYPE = np.dtype(
+    [
+        ("step", "i4"),
+        ("exposure", "U80"),
+        ("band", "U16"),
+        ("frequency", "f8"),
+        ("mjd", "f8"),
+        ("noise", "f8"),
+        ("sources", "i4"),
+        ("rows", "i8"),
+        ("trouble", "U100"),
+    ]
+)
+"""An image: sources found, measurements up to and with it, and why it was left out, if it was."""
 
 SUMMARY_DTYPE = np.dtype(
     [
@@ -56,180 +75,152 @@ SUMMARY_DTYPE = np.dtype(
 )
 """A source in a band; positions in degrees."""
 
-_EXCLUDED = np.uint16(DQ.BAD | DQ.NO_DATA | DQ.LOW_FLAT)
 _DAY_S = 86400.0
 _MJD_UNIX = 40587.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """What was found in one image: where, and how bright."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Additions:
+    """What a time step adds.
 
-    pixels: NDArray[np.float64]
-    sky: NDArray[np.float64]
-    errors_deg: NDArray[np.float64]
-    flux: NDArray[np.float64]
-    flux_error: NDArray[np.float64]
+    Attributes
+    ----------
+    images : ndarray of IMAGE_DTYPE
+    curves : ndarray of CURVE_DTYPE
+    outliers : tuple of str
+        Images whose noise is not that of those before them, and by how much.
+    """
+
+    images: NDArray[np.void]
+    curves: NDArray[np.void]
+    outliers: tuple[str, ...] = ()
 
 
 class LightCurves:
-    """Grows by one time step after the other; the same step again changes nothing.
+    """Grows by one time step after the other; the same image again changes nothing.
 
     All bands share one list of sources. What is known and not found in an image is measured at its place; what is new
-    has no measurements before it was found.
+    has no measurements before it was found. Rows are given out and not kept: memory grows with sources alone.
     """
 
     def __init__(self, rule: LightCurveRule) -> None:
         self._rule = rule
         self._sources = SourceList(de_ruiter=rule.de_ruiter, search_deg=rule.search_arcsec / 3600.0)
-        self._running: dict[tuple[int, str], RunningFlux] = {}
-        self._detections: dict[tuple[int, str], int] = {}
-        self._rows: list[tuple[Any, ...]] = []
+        self._fluxes: dict[str, RunningFluxes] = {}
+        self._history = NoiseHistory(rule)
         self._steps: dict[str, int] = {}
-        self.skipped = 0
+        self._known: set[tuple[int, str]] = set()
+        self._rows = 0
+        self.left_out = 0
 
     @property
     def steps(self) -> tuple[str, ...]:
         """Ids of the time steps that are in, in order."""
         return tuple(self._steps)
 
-    @property
-    def curves(self) -> NDArray[np.void]:
-        """All measurements: CURVE_DTYPE, in the order of time steps and bands."""
-        return np.array(self._rows, CURVE_DTYPE)
+    def __contains__(self, key: str) -> bool:
+        """Tell whether a time step is in, or some images of it."""
+        return key in self._steps
 
     @property
     def summary(self) -> NDArray[np.void]:
-        """Each source in each band: SUMMARY_DTYPE."""
+        """Each source in each band: SUMMARY_DTYPE, by source."""
         positions, errors = self._sources.positions, self._sources.errors_deg
-        rows = [
-            (
-                source,
-                band,
-                *positions[source],
-                errors[source],
-                running.count,
-                self._detections.get((source, band), 0),
-                running.mean,
-                running.weighted_mean,
-                running.variation,
-                running.significance,
-            )
-            for (source, band), running in sorted(self._running.items())
-        ]
-        return np.array(rows, SUMMARY_DTYPE)
+        tables = []
+        for band, fluxes in sorted(self._fluxes.items()):
+            numbers = np.flatnonzero((fluxes.count > 0) | (fluxes.detections > 0))
+            table = np.zeros(len(numbers), SUMMARY_DTYPE)
+            table["source"], table["band"] = numbers, band
+            table["ra"], table["dec"] = positions[numbers].T
+            table["position_error"] = errors[numbers]
+            table["measurements"], table["detections"] = fluxes.count[numbers], fluxes.detections[numbers]
+            table["mean_flux"], table["weighted_flux"] = fluxes.mean(numbers), fluxes.weighted_mean(numbers)
+            table["v"], table["eta"] = fluxes.variation(numbers), fluxes.significance(numbers)
+            tables.append(table)
+        joined = np.concatenate([np.zeros(0, SUMMARY_DTYPE), *tables])
+        return joined[np.lexsort((joined["band"], joined["source"]))]
 
-    def add(self, key: str, started_at: datetime, images: Iterable[Image]) -> None:
-        """Take in a time step, its images in the order of frequency.
+    def add(self, key: str, started_at: datetime, frames: Iterable[Frame]) -> Additions:
+        """Take in the images of a time step that are not in yet.
 
         Parameters
         ----------
         key : str
             Id of the exposure.
-        images : iterable of Image
-            Reduced, with catalogues; those without a celestial WCS are skipped and counted.
+        frames : iterable of Frame
+            In the order of frequency. One that cannot be read, has no coordinates, is bad, or whose noise is an
+            outlier, is noted with the reason, and says nothing about sources.
         """
-        if key in self._steps:
-            return
-        self._steps[key] = len(self._steps)
+        step = self._steps.setdefault(key, len(self._steps))
         mjd = _MJD_UNIX + started_at.timestamp() / _DAY_S
-        for image in sorted(images, key=_frequency):
-            self._add_image(image, self._steps[key], mjd)
+        images, curves, outliers = [], [np.zeros(0, CURVE_DTYPE)], []
+        for frame in frames:
+            if (step, frame.band) in self._known:
+                continue
+            unusual = self._history.judge(frame.band, frame.noise)
+            if unusual:
+                outliers.append(f"{frame.band}: {unusual}")
+            trouble, rows = frame.trouble or unusual, np.zeros(0, CURVE_DTYPE)
+            if not trouble:
+                try:
+                    rows = self._measured(frame, step, mjd)
+                except NightglassError as error:
+                    _log.warning("%s, %s is not in the light curves: %s", key, frame.band, error)
+                    trouble = str(error)
+            self._history.note(frame.band, frame.noise)
+            self._count(step, frame.band, len(rows), trouble)
+            found = np.count_nonzero(rows["detected"])
+            images.append((step, key, frame.band, frame.frequency, mjd, frame.noise, found, self._rows, trouble))
+            curves.append(rows)
+        return Additions(np.array(images, IMAGE_DTYPE), np.concatenate(curves), tuple(outliers))
 
-    def _add_image(self, image: Image, step: int, mjd: float) -> None:
-        from nightglass.steps.wcs import celestial_wcs
+    def replay(self, images: NDArray[np.void], curves: NDArray[np.void]) -> None:
+        """Take in what was added before, in the same order: what comes next is as if nothing had happened between."""
+        done = self._rows
+        for image in images:
+            step, band = int(image["step"]), str(image["band"])
+            rows = curves[self._rows - done : int(image["rows"]) - done]
+            self._steps.setdefault(str(image["exposure"]), step)
+            self._history.note(band, float(image["noise"]))
+            if not image["trouble"]:
+                seen = rows[rows["detected"]]
+                self._sources.put(
+                    seen["source"].astype(np.intp), np.column_stack([seen["ra"], seen["dec"]]), seen["position_error"]
+                )
+                self._count_fluxes(band, rows)
+            self._count(step, band, len(rows), str(image["trouble"]))
 
-        wcs = celestial_wcs(image.header)
-        if wcs is None or image.catalogue is None:
-            self.skipped += 1
-            return
-        found = _found(image, wcs, self._rule)
-        before = len(self._sources)
-        numbers = self._sources.take(found.sky, found.errors_deg)
-        for number, flux, error in zip(numbers.tolist(), found.flux, found.flux_error, strict=True):
-            self._row(number, image, step, mjd, flux, error, detected=True)
-        unseen = np.setdiff1d(np.arange(before), numbers)
-        flux, error = _forced(image, wcs, self._sources.positions[unseen], self._rule)
-        for number, value, spread in zip(unseen.tolist(), flux, error, strict=True):
-            if math.isfinite(value):
-                self._row(number, image, step, mjd, value, spread, detected=False)
+    def _count(self, step: int, band: str, rows: int, trouble: str) -> None:
+        self._known.add((step, band))
+        self._rows += rows
+        self.left_out += bool(trouble)
 
-    def _row(
-        self, source: int, image: Image, step: int, mjd: float, flux: float, error: float, *, detected: bool
-    ) -> None:
-        key = (source, image.detector)
-        running = self._running[key] = self._running.get(key, RunningFlux()).adding(float(flux), float(error))
-        self._detections[key] = self._detections.get(key, 0) + detected
-        self._rows.append(
-            (
-                source,
-                image.detector,
-                _frequency(image),
-                step,
-                mjd,
-                flux,
-                error,
-                detected,
-                running.variation,
-                running.significance,
-            )
-        )
+    def _count_fluxes(self, band: str, rows: NDArray[np.void]) -> RunningFluxes:
+        fluxes = self._fluxes.setdefault(band, RunningFluxes())
+        fluxes.add(rows["source"].astype(np.intp), rows["flux"], rows["flux_error"], detected=rows["detected"])
+        return fluxes
 
+    def _measured(self, frame: Frame, step: int, mjd: float) -> NDArray[np.void]:
+        """Return the rows of an image; nothing is changed before all of it was read."""
+        found = frame.detections(self._rule)
+        numbers = self._sources.find(found.sky, found.errors_deg)
+        unseen = np.setdiff1d(np.arange(len(self._sources)), numbers)
+        places = self._sources.positions[unseen]
+        flux, error = frame.measure(places)
+        shown = np.flatnonzero(np.isfinite(flux))
+        new = np.flatnonzero(numbers < 0)
+        numbers[new] = len(self._sources) + np.arange(len(new))
+        self._sources.put(numbers, found.sky, found.errors_deg)
 
-def _frequency(image: Image) -> float:
-    try:
-        return float(image.header.get("RESTFRQ", 0.0))
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def _found(image: Image, wcs: WCS, rule: LightCurveRule) -> _Band:
-    """Return the sources of an image that are good enough, brightest first."""
-    table = image.catalogue
-    assert table is not None
-    snr, fwhm = (np.asarray(table[name], np.float64) for name in ("SNR", "FWHM"))
-    pixels = np.column_stack([np.asarray(table[name], np.float64) - 1.0 for name in ("X", "Y")])
-    sky = np.asarray(wcs.wcs_pix2world(pixels, 0), np.float64).reshape(-1, 2)[:, [wcs.wcs.lng, wcs.wcs.lat]]
-    scale_deg = math.sqrt(abs(float(np.linalg.det(wcs.pixel_scale_matrix))))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Condon 1997, PASP 109, 166: about half the width by the signal-to-noise ratio, and what calibration leaves
-        errors = scale_deg * np.hypot(np.nan_to_num(fwhm, nan=1.0) / (2.0 * snr), rule.position_error_pixels)
-    flux, flux_error = _aperture(image, pixels, rule)
-    good = np.flatnonzero((snr > 0) & np.isfinite(errors) & np.isfinite(sky).all(axis=1) & np.isfinite(flux))
-    good = good[: rule.most_sources]
-    return _Band(pixels[good], sky[good], errors[good], flux[good], flux_error[good])
-
-
-def _forced(
-    image: Image, wcs: WCS, sky: NDArray[np.float64], rule: LightCurveRule
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure at places on the sky; NaN for those that the image does not show."""
-    world = sky if wcs.wcs.lng == 0 else sky[:, ::-1]
-    pixels = np.asarray(wcs.wcs_world2pix(world, 0), np.float64).reshape(-1, 2)
-    return _aperture(image, pixels, rule)
-
-
-def _aperture(
-    image: Image, pixels: NDArray[np.float64], rule: LightCurveRule
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return flux in a circle and its error, sky subtracted; NaN off the image and where all is masked."""
-    import sep
-
-    rows, columns = image.data.shape
-    flux, error = np.full((2, len(pixels)), np.nan)
-    # comparisons with NaN are false
-    inside = np.asarray(((pixels > -0.5) & (pixels < [columns - 0.5, rows - 0.5])).all(axis=1))
-    mask = (image.mask & _EXCLUDED) != 0
-    if not inside.any() or mask.all():
-        return flux, error
-    # sep wants memory that it may write to, and the byte order of this machine
-    data = np.array(image.data, np.float32, order="C")
-    background = sep.Background(data, mask=mask)
-    background.subfrom(data)
-    x, y = pixels[inside].T
-    value, spread, flags = sep.sum_circle(
-        data, x, y, rule.aperture_pixels, err=background.globalrms, mask=mask, subpix=5
-    )
-    hidden = (flags & sep.APER_ALLMASKED) != 0
-    flux[inside], error[inside] = np.where(hidden, np.nan, value), np.where(hidden, np.nan, spread)
-    return flux, error
+        rows = np.zeros(len(numbers) + len(shown), CURVE_DTYPE)
+        rows["source"] = np.concatenate([numbers, unseen[shown]])
+        rows["band"], rows["frequency"], rows["step"], rows["mjd"] = frame.band, frame.frequency, step, mjd
+        rows["ra"], rows["dec"] = np.concatenate([found.sky, places[shown]]).T
+        rows["position_error"] = np.concatenate([found.errors_deg, self._sources.errors_deg[unseen[shown]]])
+        rows["flux"] = np.concatenate([found.flux, flux[shown]])
+        rows["flux_error"] = np.concatenate([found.flux_error, error[shown]])
+        rows["detected"][: len(numbers)] = True
+        fluxes = self._count_fluxes(frame.band, rows)
+        sources = rows["source"].astype(np.intp)
+        rows["v"], rows["eta"] = fluxes.variation(sources), fluxes.significance(sources)
+        return rows

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,36 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightglass.errors import NightglassError
-from nightglass.fitsio.atomic import write_atomic
+from nightglass.fitsio.atomic import part_path, write_atomic
 from nightglass.fitsio.checksums import content_id
 from nightglass.fitsio.product_cards import CardValue, make_cards
-from nightglass.fitsio.products import read_product
 from nightglass.fitsio.sequences import ReadyHdu, write_hdus
 from nightglass.fitsio.tables import lay_out_table
 from nightglass.layout import Layout
-from nightglass.lightcurves.curves import LightCurves
+from nightglass.lightcurves.curves import CURVE_DTYPE, IMAGE_DTYPE, LightCurves
+from nightglass.lightcurves.frames import open_frames
+from nightglass.lightcurves.growing import table_cards
+from nightglass.lightcurves.journal import UNITS, CurveJournal
+from nightglass.lightcurves.remarking import remark_outliers
 from nightglass.model import Night, Product, ProductKind, State
 
 if TYPE_CHECKING:
     from nightglass.config import Camera
     from nightglass.ledger import Ledger
 
-__all__ = ["light_curve_path", "make_light_curves", "write_light_curves"]
+__all__ = ["light_curve_path", "live_paths", "make_light_curves", "write_light_curves"]
 
 _log = logging.getLogger(__name__)
-
-_UNITS = {
-    "frequency": "Hz",
-    "mjd": "d",
-    "ra": "deg",
-    "dec": "deg",
-    "position_error": "deg",
-}
 
 
 def light_curve_path(camera: str, night: Night, layout: Layout) -> Path:
     """Return where the light curves of a night are kept."""
     return layout.night(camera, night) / "lightcurves" / f"{night.label}.fits"
+
+
+def live_paths(camera: str, night: Night, layout: Layout) -> tuple[Path, Path]:
+    """Return where measurements and images are kept that a watch adds while the night goes on."""
+    path = light_curve_path(camera, night, layout)
+    return path.with_name(f"{night.label}-live-curves.fits"), path.with_name(f"{night.label}-live-images.fits")
 
 
 def make_light_curves(night: Night, camera: Camera, *, ledger: Ledger, layout: Layout) -> Path | None:
@@ -59,24 +64,13 @@ def make_light_curves(night: Night, camera: Camera, *, ledger: Ledger, layout: L
     """
     if camera.lightcurves is None:
         return None
-    reduced = {
-        product.key: product.path
-        for product in ledger.products(night, camera.name)
-        if product.kind is ProductKind.REDUCED
-    }
-    refs = [entry.ref for entry in ledger.entries(night, camera.name) if entry.state is State.REDUCED and entry.ref]
-    curves = LightCurves(camera.lightcurves)
-    for ref in sorted(refs, key=lambda ref: (ref.started_at, ref.exposure_id)):
-        if ref.exposure_id not in reduced:
-            continue
-        try:
-            curves.add(ref.exposure_id, ref.started_at, read_product(reduced[ref.exposure_id]))
-        except (NightglassError, OSError) as error:
-            _log.warning("%s is not in the light curves: %s", ref.exposure_id, error)
-    if not curves.steps:
-        return None
     path = light_curve_path(camera.name, night, layout)
-    write_light_curves(path, curves, camera=camera.name, night=night)
+    curves = LightCurves(camera.lightcurves)
+    with _passing_journal(path) as journal:
+        _add_all(night, camera.name, ledger=ledger, curves=curves, journal=journal)
+        if not curves.steps:
+            return None
+        write_light_curves(path, curves, journal, camera=camera.name, night=night)
     product = Product(
         kind=ProductKind.REPORT,
         key=f"{camera.name}/{night}/lightcurves",
@@ -88,8 +82,48 @@ def make_light_curves(night: Night, camera: Camera, *, ledger: Ledger, layout: L
     return path
 
 
-def write_light_curves(path: Path, curves: LightCurves, *, camera: str, night: Night) -> None:
-    """Write tables SOURCES, CURVES and STEPS; an existing file is replaced at once.
+def _add_all(night: Night, camera: str, *, ledger: Ledger, curves: LightCurves, journal: CurveJournal) -> None:
+    reduced = {
+        product.key: product.path for product in ledger.products(night, camera) if product.kind is ProductKind.REDUCED
+    }
+    entries = [entry for entry in ledger.entries(night, camera) if entry.state is State.REDUCED and entry.ref]
+    outliers: dict[str, tuple[str, ...]] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.ref.started_at if entry.ref else 0, entry.exposure_id)):
+        if entry.ref is None or entry.exposure_id not in reduced:
+            continue
+        try:
+            with open_frames(reduced[entry.exposure_id]) as frames:
+                additions = curves.add(entry.exposure_id, entry.ref.started_at, frames)
+        except NightglassError as error:
+            _log.warning("%s is not in the light curves: %s", entry.exposure_id, error)
+            continue
+        journal.append(additions)
+        outliers[entry.exposure_id] = additions.outliers
+    remark_outliers(ledger, entries, outliers)
+
+
+@contextlib.contextmanager
+def _passing_journal(path: Path) -> Iterator[CurveJournal]:
+    """Give a journal whose files go away afterwards; those of a process that died are swept up as every part is."""
+    token = f"w{os.getpid()}x{secrets.token_hex(4)}"
+    paths = [part_path(path.with_name(f"{path.stem}-{name}.fits"), token) for name in ("curves", "images")]
+    try:
+        with CurveJournal(*paths) as journal:
+            yield journal
+    finally:
+        for part in paths:
+            part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # of a night without any
+
+
+def write_light_curves(path: Path, curves: LightCurves, journal: CurveJournal, *, camera: str, night: Night) -> None:
+    """Write tables SOURCES, CURVES and IMAGES; an existing file is replaced at once.
+
+    Parameters
+    ----------
+    journal : CurveJournal
+        With all that was added to `curves`.
 
     Raises
     ------
@@ -104,14 +138,13 @@ def write_light_curves(path: Path, curves: LightCurves, *, camera: str, night: N
         "CAMERA": camera,
         "NIGHT": night.label,
         "NSTEPS": (len(curves.steps), "time steps"),
-        "NSKIPPED": (curves.skipped, "images without coordinates or catalogue"),
+        "NLEFTOUT": (curves.left_out, "images that were left out, see IMAGES"),
     }
-    steps = np.array([(number, key) for number, key in enumerate(curves.steps)], [("step", "i4"), ("exposure", "U80")])
     hdus = [
         ReadyHdu(make_cards(primary)),
         _table("SOURCES", curves.summary),
-        _table("CURVES", curves.curves),
-        _table("STEPS", steps),
+        ReadyHdu(table_cards("CURVES", CURVE_DTYPE, UNITS, rows=len(journal.curves)), journal.curves.view()),
+        ReadyHdu(table_cards("IMAGES", IMAGE_DTYPE, UNITS, rows=len(journal.images)), journal.images.view()),
     ]
     with write_atomic(path) as part:
         write_hdus(part, hdus)
@@ -121,7 +154,7 @@ def _table(name: str, rows: NDArray[np.void]) -> ReadyHdu:
     from astropy.table import Table
 
     table = Table(rows, copy=False)
-    for column, unit in _UNITS.items():
+    for column, unit in UNITS.items():
         if column in table.colnames:
             table[column].unit = unit
     cards, data = lay_out_table(table)

@@ -1,75 +1,95 @@
-"""How much a source varies, from sums that grow with each measurement.
+"""How much sources vary, from sums that grow with each measurement.
 
 The figures are those of TraP: Swinbank et al. 2015, Astronomy and Computing 11, 25.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["RunningFlux"]
+__all__ = ["RunningFluxes"]
+
+Floats = NDArray[np.float64]
+Numbers = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
-class RunningFlux:
-    """The measurements of one source in one band, as far as variability needs them.
+class RunningFluxes:
+    """The measurements of sources in one band, as far as variability needs them; sources are numbered from 0.
 
     Deviations from the first flux are summed, not fluxes: their squares would cancel for a bright, steady source.
 
     Attributes
     ----------
-    count : int
-        Measurements with an error greater than zero.
-    first : float
-        The first flux.
+    count, detections : ndarray of int, (sources,)
+        Measurements with an error greater than zero; and how many times a source was found rather than looked for.
     """
 
-    count: int = 0
-    first: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-    weights: float = 0.0
-    weighted: float = 0.0
-    weighted_squares: float = 0.0
-
-    def adding(self, flux: float, error: float) -> RunningFlux:
-        """Return the sums with one more measurement; one that is not finite, or without an error, changes nothing."""
-        if not (math.isfinite(flux) and math.isfinite(error) and error > 0):
-            return self
-        first = self.first if self.count else flux
-        away, weight = flux - first, error**-2
-        return RunningFlux(
-            self.count + 1,
-            first,
-            self.total + away,
-            self.squares + away**2,
-            self.weights + weight,
-            self.weighted + weight * away,
-            self.weighted_squares + weight * away**2,
+    def __init__(self) -> None:
+        self.count = np.zeros(0, np.int64)
+        self.detections = np.zeros(0, np.int64)
+        self._first, self._total, self._squares, self._weights, self._weighted, self._weighted_squares = np.zeros(
+            (6, 0)
         )
 
-    @property
-    def mean(self) -> float:
-        """The mean flux; NaN of none."""
-        return self.first + self.total / self.count if self.count else math.nan
+    def add(self, numbers: Numbers, flux: Floats, error: Floats, *, detected: NDArray[np.bool_]) -> None:
+        """Add one measurement of each of some sources; one that is not finite, or without an error, is none."""
+        self._grow(int(numbers.max(initial=-1)) + 1)
+        self.detections[numbers] += detected
+        with np.errstate(invalid="ignore"):
+            good = np.isfinite(flux) & np.isfinite(error) & (error > 0)
+        numbers, flux, error = numbers[good], flux[good], error[good]
+        first = self._first[numbers] = np.where(self.count[numbers] > 0, self._first[numbers], flux)
+        away, weight = flux - first, error**-2.0
+        self.count[numbers] += 1
+        self._total[numbers] += away
+        self._squares[numbers] += away**2
+        self._weights[numbers] += weight
+        self._weighted[numbers] += weight * away
+        self._weighted_squares[numbers] += weight * away**2
 
-    @property
-    def weighted_mean(self) -> float:
-        """The mean flux, weighted by the inverse squares of the errors; NaN of none."""
-        return self.first + self.weighted / self.weights if self.count else math.nan
+    def mean(self, numbers: Numbers) -> Floats:
+        """Return mean fluxes; NaN of none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean: Floats = self._first[numbers] + self._total[numbers] / self.count[numbers]
+        return mean
 
-    @property
-    def variation(self) -> float:
-        """V, the coefficient of variation: standard deviation by mean; 0 of less than two, NaN where the mean is 0."""
-        if self.count < 2:
-            return 0.0
-        variance = max(self.squares - self.total**2 / self.count, 0.0) / (self.count - 1)
-        return math.sqrt(variance) / self.mean if self.mean else math.nan
+    def weighted_mean(self, numbers: Numbers) -> Floats:
+        """Return mean fluxes, weighted by the inverse squares of the errors; NaN of none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean: Floats = self._first[numbers] + self._weighted[numbers] / self._weights[numbers]
+        return mean
 
-    @property
-    def significance(self) -> float:
-        """Eta, the reduced chi square of a constant flux: about 1 if errors explain the scatter; 0 of less than two."""
-        if self.count < 2:
-            return 0.0
-        return max(self.weighted_squares - self.weighted**2 / self.weights, 0.0) / (self.count - 1)
+    def variation(self, numbers: Numbers) -> Floats:
+        """Return V, standard deviation by mean; 0 of less than two measurements, NaN where the mean is 0."""
+        count = self.count[numbers]
+        several = np.maximum(count, 2)
+        variance = np.maximum(self._squares[numbers] - self._total[numbers] ** 2 / several, 0.0) / (several - 1)
+        mean = self.mean(numbers)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variation = np.where(mean != 0, np.sqrt(variance) / mean, np.nan)
+        return np.where(count < 2, 0.0, variation)
+
+    def significance(self, numbers: Numbers) -> Floats:
+        """Return eta, the reduced chi square of a constant flux: about 1 if errors explain the scatter."""
+        count = self.count[numbers]
+        weights = np.where(count > 0, self._weights[numbers], 1.0)
+        square = np.maximum(self._weighted_squares[numbers] - self._weighted[numbers] ** 2 / weights, 0.0)
+        return np.where(count < 2, 0.0, square / np.maximum(count - 1, 1))
+
+    def _grow(self, sources: int) -> None:
+        more = sources - len(self.count)
+        if more <= 0:
+            return
+        for name in (
+            "count",
+            "detections",
+            "_first",
+            "_total",
+            "_squares",
+            "_weights",
+            "_weighted",
+            "_weighted_squares",
+        ):
+            values = getattr(self, name)
+            setattr(self, name, np.concatenate([values, np.zeros(more, values.dtype)]))

@@ -129,6 +129,7 @@ class Watch:
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stops = 0
         self._pause = False
+        self._beat_at = 0.0
         self._grace_s = grace_s
         self._nights = tuple(nights)
         self._ledger = ledger
@@ -194,6 +195,7 @@ class Watch:
         parts.search.restore(time.monotonic())
         parts.launcher.attach(self._wake)
         parts.courier.start()
+        parts.curves.start()
         self._sync_sources()
         parts.streams.start()
         parts.building.start()
@@ -290,7 +292,7 @@ class Watch:
         self.phase = WatchPhase.DRAINING
         self._attempt("sources", parts.sources.stop)
         self._attempt("image builders", parts.building.stop)
-        self._attempt("streams", lambda: parts.streams.stop(hurry=lambda: self._stops > 1))
+        self._attempt("streams", lambda: parts.streams.stop(hurry=self._hurried))
         self._take_in_the_last()
         self._attempt("checks", parts.intake.stop)
         end = time.monotonic() + self._grace_s
@@ -299,6 +301,8 @@ class Watch:
                 self._wakes.get(timeout=0.1)
             self._attempt("reports", lambda: parts.launcher.listen(time.monotonic()))
             self._attempt("executors", lambda: parts.launcher.check(time.monotonic()))
+            self._hurried()
+        self._attempt("light curves", lambda: parts.curves.stop(hurry=self._hurried))
         self._attempt("give back", lambda: parts.launcher.take_back_all("the watch ends", time.monotonic()))
         self._attempt("close", parts.launcher.close)
         parts.courier.stop()
@@ -313,6 +317,15 @@ class Watch:
             self._attempt("intake", intake.work)
             with contextlib.suppress(queue.Empty):
                 self._wakes.get(timeout=0.1)
+            self._hurried()
+
+    def _hurried(self) -> bool:
+        """Whether to wait no longer; whoever waits at the end asks all the time, so that the heart goes on beating."""
+        now = time.monotonic()
+        if now >= self._beat_at:
+            self._beat_at = now + 1.0
+            self._attempt("heartbeat", lambda: self._parts.pulse.beat(self.phase.value))
+        return self._stops > 1
 
     def _result(self) -> WatchResult:
         counts = count_states(self._ledger, self._parts.intake.touched)

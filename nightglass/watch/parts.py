@@ -18,6 +18,7 @@ from nightglass.watch.catchup import CatchUp
 from nightglass.watch.chores import Chores
 from nightglass.watch.collector import Collector
 from nightglass.watch.courier import Courier
+from nightglass.watch.curves import CurveDesk
 from nightglass.watch.dark import DarkExecutor
 from nightglass.watch.dispatch import Dispatch
 from nightglass.watch.heartbeat import choose_path
@@ -80,6 +81,7 @@ class Parts:
     chores: Chores
     archives: ArchiveDesk
     collector: Collector
+    curves: CurveDesk
     # these need one another, so they are put in as they are made
     sources: Sources = field(init=False)
     streams: StreamDesk = field(init=False)
@@ -103,6 +105,7 @@ class Parts:
                 seconds = entry.times.get("reduced", 0.0) - entry.times.get("seen", 0.0)
                 _log.info("%s reduced, %.2f s after it was seen", entry.exposure_id, seconds)
         self.chores.note_over(entries, now)
+        self.curves.note(entries)
         self.search.take(entries, now)
 
     def show_account(self, account: Account) -> None:
@@ -240,6 +243,7 @@ def _core(bench: Workbench, executor: Executor | None, calls: Calls) -> Parts:
         ),
         archives=ArchiveDesk(bench.ledger, launcher, keeper, alarms, rules=observatory.archive),
         collector=Collector(bench.ledger, bench.cameras, queue),
+        curves=CurveDesk(bench.cameras, ledger=bench.ledger, layout=layout),
     )
     return parts
 

@@ -6,10 +6,10 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from nightglass.config import Observatory, load_camera
+from nightglass.config import Camera, Observatory, load_camera
 from nightglass.layout import Layout
 from nightglass.ledger import Entry, Ledger
 from nightglass.model import State
@@ -70,8 +70,14 @@ def observatory(root: Path, senders: Sequence[Sender | str], **changes: object) 
 
 
 @contextlib.contextmanager
-def live(settings: Observatory, ledger: Ledger, told: list[str] | None = None) -> Iterator[Watch]:
-    names = {item.camera: load_camera(item.camera) for item in (*settings.streams, *settings.sources)}
+def live(
+    settings: Observatory,
+    ledger: Ledger,
+    told: list[str] | None = None,
+    *,
+    cameras: Mapping[str, Camera] | None = None,
+) -> Iterator[Watch]:
+    names = cameras or {item.camera: load_camera(item.camera) for item in (*settings.streams, *settings.sources)}
     said = told if told is not None else []
     watch = Watch(settings, names, ledger, SerialPool(), alarm=lambda subject, text: said.append(f"{subject}: {text}"))
     thread = threading.Thread(target=watch.run, name="watch under test")
