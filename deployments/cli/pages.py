@@ -58,7 +58,7 @@ def serve(
     config: Config = None,
     root: Root = None,
 ) -> None:
-    """Serve the page of the night: counts, stages, problems, and the live monitors. It changes nothing."""
+    """Serve the page of the night, the live monitors, and the image builders unless a watch has them."""
     from deployments.cli.serve import serve_command
 
     raise typer.Exit(serve_command(monitors or [], host=host, port=port, camera=camera, config=config, root=root))

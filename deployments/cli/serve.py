@@ -1,4 +1,4 @@
-"""``nightglass serve``: the page of the night, and live monitors, on one port; it changes nothing."""
+"""``nightglass serve``: the page of the night and live monitors on one port, image builders on another."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.cli.monitor import MonitorWish, open_server, showing, token, until_told
 from deployments.cli.registering import running_monitors
@@ -20,7 +20,12 @@ from deployments.logs import logging_to
 from nightglass.errors import Misconfigured, NightglassError
 from nightglass.monitor import LivePicture
 
+if TYPE_CHECKING:
+    from nightglass.watch.building import BuildingDesk
+
 __all__ = ["NightPage", "serve_command"]
+
+_log = logging.getLogger(__name__)
 
 _KEEP_S = 1.0
 _RECENT = 12
@@ -46,8 +51,38 @@ def serve_command(
         site = Site(monitors=monitors, night=page, elsewhere=lambda: running_monitors(run), token=token())
         server = stack.enter_context(open_server(site, host, port))
         console.print(f"serving {server.url}/{'?token=...' if site.token else ''}   (Ctrl-C ends)", markup=False)
-        stop.wait()
+        desk = stack.enter_context(_building(session))
+        if desk is not None:
+            console.print(f"image builders: {desk.address}/v1/docs", markup=False)
+        while not stop.wait(_KEEP_S):
+            if desk is not None:
+                desk.look()
     return 0
+
+
+@contextmanager
+def _building(session: Session) -> Iterator[BuildingDesk | None]:
+    """Host the image builders of the observatory file while a block runs; None: there are none, or a watch has them."""
+    from nightglass.config import load_camera
+    from nightglass.watch.alarms import Alarms
+    from nightglass.watch.building import BuildingDesk
+    from nightglass.watch.instance import InstanceLock, lock_holder
+
+    observatory, run = session.observatory, session.layout.run
+    texts = {builder.camera for builder in observatory.builders}
+    cameras = {text: load_camera(text, directories=observatory.camera_directories) for text in texts}
+    names = {camera.name for camera in cameras.values()}
+    if not cameras or any(lock_holder(run, name) for name in names):
+        yield None
+        return
+    with InstanceLock(run, names):
+        alarms = Alarms(lambda subject, text: _log.warning("%s: %s", subject, text))
+        desk = BuildingDesk(observatory, cameras, layout=session.layout, alarms=alarms)
+        desk.start()
+        try:
+            yield desk
+        finally:
+            desk.stop()
 
 
 class NightPage:

@@ -51,9 +51,11 @@ class BuildingDesk:
     ----------
     cameras : mapping of str to Camera
         By the names that builders use, or by their own.
-    on_sighting : callable
-        Told each frame that was published, from threads of the builders.
-    on_account : callable
+    pool, ledger : Pool, Ledger, optional
+        Who makes cubes, and who knows the masters.
+    on_sighting : callable, optional
+        Told each frame that was published, from threads of the builders; without it none is.
+    on_account : callable, optional
         Told of each exposure once, when it is complete or was left.
 
     Raises
@@ -69,16 +71,15 @@ class BuildingDesk:
         cameras: Mapping[str, Camera],
         *,
         layout: Layout,
-        pool: Pool,
-        ledger: Ledger,
         alarms: Alarms,
-        on_sighting: SightingFunction,
-        on_account: AccountFunction,
+        pool: Pool | None = None,
+        ledger: Ledger | None = None,
+        on_sighting: SightingFunction | None = None,
+        on_account: AccountFunction | None = None,
     ) -> None:
         self._observatory = observatory
         self._layout = layout
         self._alarms = alarms
-        self._on_sighting = on_sighting
         self._on_account = on_account
         self._complaints: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._told: dict[tuple[str, int], tuple[str, int]] = {}
@@ -96,7 +97,7 @@ class BuildingDesk:
                 observatory,
                 pool=pool,
                 ledger=ledger,
-                on_frame=partial(self._sight, source.name),
+                on_frame=partial(self._sight, source.name, on_sighting) if on_sighting is not None else None,
                 on_alarm=lambda text, name=source.name: self._complaints.put((name, text)),  # type: ignore[misc]
             )
         if self.builders:
@@ -157,7 +158,7 @@ class BuildingDesk:
         self._alarms.clear("builders/port")
         _log.info("image builders %s are served at %s", ", ".join(self.builders), self._server.url)
 
-    def _sight(self, name: str, path: Path, frame: FrameView) -> None:  # noqa: ARG002 - part of the callback
+    def _sight(self, name: str, tell: SightingFunction, path: Path, frame: FrameView) -> None:  # noqa: ARG002 - as called
         status = path.stat()
         sighting = Sighting(
             path=path,
@@ -166,7 +167,7 @@ class BuildingDesk:
             inode=status.st_ino,
             seen_at=datetime.now(UTC),
         )
-        self._on_sighting(self._place(name, Night(path.parent.parent.parent.name)), sighting)
+        tell(self._place(name, Night(path.parent.parent.parent.name)), sighting)
 
     def _place(self, name: str, night: Night) -> Place:
         camera = self._cameras[name]
@@ -209,7 +210,9 @@ class BuildingDesk:
             write_account(path, account)
         except NightglassError as error:
             self._complaints.put((account.builder, str(error)))
-        if before is None or (before.state, len(before.frames)) != (account.state, len(account.frames)):
+        if self._on_account is not None and (
+            before is None or (before.state, len(before.frames)) != (account.state, len(account.frames))
+        ):
             self._on_account(account)
 
     def _describe(self, name: str, builder: Builder) -> dict[str, Any]:

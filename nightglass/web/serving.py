@@ -13,6 +13,7 @@ import uvicorn
 from nightglass.errors import Misconfigured, Retryable
 from nightglass.web.application import Site, make_app
 from nightglass.web.guard import is_loopback
+from nightglass.web.protocol import LargeReads
 
 __all__ = ["WebServer", "check_place"]
 
@@ -45,7 +46,7 @@ class WebServer:
         # web sockets are not spoken, and nobody else's logging is touched
         config = uvicorn.Config(
             make_app(site),
-            http="httptools",
+            http=LargeReads,
             log_config=None,
             access_log=False,
             ws="none",
