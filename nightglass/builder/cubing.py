@@ -128,6 +128,7 @@ def archive_cube(
         camera=camera.name,
         compression=Compression() if rules.compress else None,
         keywords=Keywords((), rules.secondary, rules.metadata),
+        source_names=_named(files),
         extra=_primary_cards(files, exposure, options, rules),
         durable=options.durable,
         overwrite=True,
@@ -181,6 +182,12 @@ def _primary_cards(
             cards[name] = (None, "It was asked for, and no frame has it.")
     own = {"EXPID", "CAMERA"}  # said by the cube itself
     return {keyword: value for keyword, value in cards.items() if keyword not in own}
+
+
+def _named(files: Sequence[FrameFile]) -> dict[str, str]:
+    """Have every extension keep its name, also one such as IMAGE, which in other files means nothing."""
+    names = {read_header(hdu.text).get("EXTNAME") for file in files for hdu in file.hdus[1:]}
+    return {name: name for name in sorted(name for name in names if isinstance(name, str))}
 
 
 def _is_of_exposure(keyword: str) -> bool:

@@ -6,6 +6,7 @@ The second moment of an evenly lit ring of outer radius R and hole e R is <r^2> 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +24,12 @@ from nightglass.errors import NightglassError
 
 __all__ = ["Defocus", "measure_defocus", "measure_extensions"]
 
+_log = logging.getLogger(__name__)
+
 _THRESHOLD: Final = 5.0
 _SMALLEST: Final = 5
 _SOURCES: Final = 50
+_SMALLEST_IMAGE: Final = 16
 _OBSCURATION: Final = 0.3
 """Hole of the pupil in units of its radius, where nobody says another."""
 _FWHM_PER_SIGMA: Final = 2.0 * math.sqrt(2.0 * math.log(2.0))
@@ -105,15 +109,20 @@ def measure_defocus(pixels: NDArray[np.float32], *, name: str = "", obscuration:
         hole=math.nan,
         ellipticity=math.nan,
     )
-    if min(pixels.shape) < 16:
+    known = np.isfinite(pixels)
+    if min(pixels.shape) < _SMALLEST_IMAGE or not known.any():
         return nothing
-    data = np.ascontiguousarray(np.nan_to_num(pixels, nan=float(np.nanmedian(pixels)) if pixels.size else 0.0))
-    background = sep.Background(data, bw=min(64, data.shape[1]), bh=min(64, data.shape[0]))
-    data -= background.back()
-    noise = max(float(background.globalrms), 1e-6)
-    # deblending would take a ring apart
-    kernel = np.ones((3, 3), np.float32)
-    sources = sep.extract(data, _THRESHOLD, err=noise, minarea=_SMALLEST, deblend_cont=1.0, filter_kernel=kernel)
+    data = np.where(known, pixels, np.float32(np.median(pixels[known])))
+    try:
+        background = sep.Background(data, bw=min(64, data.shape[1]), bh=min(64, data.shape[0]))
+        data -= background.back()
+        noise = max(float(background.globalrms), 1e-6)
+        # deblending would take a ring apart
+        kernel = np.ones((3, 3), np.float32)
+        sources = sep.extract(data, _THRESHOLD, err=noise, minarea=_SMALLEST, deblend_cont=1.0, filter_kernel=kernel)
+    except Exception as error:  # noqa: BLE001 - sep raises plain Exception for its limits
+        _log.warning("the focus of %s is not known: %s", name or "an image", error)
+        return nothing
     sources = sources[np.argsort(-sources["flux"])][:_SOURCES]
     measured = [one for source in sources if (one := _measure(data, source, noise)) is not None]
     if not measured:

@@ -30,6 +30,8 @@ _MARGIN: Final = 6
 _TITLE_SIZE: Final = 15
 _NAME_SIZE: Final = 12
 _NARROWEST: Final = 240
+_STAMP_SIDE: Final = 200
+"""Pixels to which smaller images are enlarged, by a whole factor."""
 _WHITE, _GREY, _RED = (235, 235, 235), (150, 150, 150), (235, 70, 60)
 _MODES: Final = ("EXTENSIONS", "ASSEMBLY")
 
@@ -158,8 +160,8 @@ def _grey(item: ExtensionRecord, longest: int) -> NDArray[np.uint8]:
     plane = planes[-1]
     factor = max(math.ceil(max(plane.shape) / longest), 1)
     reduced = _averaged(physical(read_plane(file, plane), plane.format), factor)
-    small = max(longest // 4 // max(reduced.shape), 1)  # stamps are enlarged, so that something is seen
-    return np.ascontiguousarray(stretch(reduced)[::-1].repeat(small, 0).repeat(small, 1))
+    enlarged = max(_STAMP_SIDE // max(reduced.shape), 1)  # so that something is seen of a postage stamp
+    return np.ascontiguousarray(stretch(reduced)[::-1].repeat(enlarged, 0).repeat(enlarged, 1))
 
 
 def _averaged(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

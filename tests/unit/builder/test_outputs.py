@@ -166,6 +166,17 @@ def test_sources_may_be_missing_or_change_their_shape(tmp_path: Path, outputs: C
         assert {("GUIDE2", 2), ("GUIDE5", 2)} <= gaps
 
 
+def test_an_extension_keeps_its_name_whatever_that_means_elsewhere(tmp_path: Path, outputs: CameraOutputs) -> None:
+    records = [extension(tmp_path, name, noise((9, 9))) for name in ("IMAGE", "GUIDER", "GUIDE0", "GUIDE0T")]
+    path = outputs.archive(exposure(), [frame(records)], OPTIONS, ArchiveOrder())
+    verified(path)
+    with fits.open(path) as hdus:
+        names = [hdu.name for hdu in hdus if hdu.is_image][1:]
+        assert len({hdu.name for hdu in hdus}) == len(hdus)
+        assert {"IMAGE", "GUIDE0"} <= set(names)
+        assert len(names) == len(records)
+
+
 def test_archive_keywords_choose_what_goes_where(tmp_path: Path, outputs: CameraOutputs) -> None:
     options = OPTIONS.model_copy(
         update={"archive_primary": ("TILE*",), "archive_secondary": ("GAIN",), "archive_metadata": ("DATE-OBS",)}

@@ -1,0 +1,86 @@
+"""A real guider sequence, pushed stamp by stamp: the same cube as from the file that came from the telescope."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from nightglass.builder.delivering import CameraOutputs
+from nightglass.builder.records import ArchiveOrder, FrameView
+from nightglass.config import BuilderOptions, Camera, Limits, Site, TimeRule, load_camera
+from nightglass.cubes import Compression, CubeRequest, assemble_cube
+from nightglass.fitsio import scan_headers
+from nightglass.fitsio.cards import repair_cards
+from nightglass.layout import Layout
+from nightglass.pool import SerialPool
+from tests.unit.builder.making import exposure, frame, record_of, verified
+
+pytestmark = pytest.mark.real
+
+OPTIONS = BuilderOptions(role="guide", module="GUIDER", mode="GUIDE")
+FRAMES = 92
+
+
+def guider() -> Camera:
+    """Describe the camera: each stamp says when it was taken."""
+    camera = load_camera("generic")
+    times = (TimeRule(keywords=("STMPTIME",)), *camera.header.times)
+    return camera.model_copy(update={"header": camera.header.model_copy(update={"times": times})})
+
+
+@pytest.fixture(scope="module")
+def sequence(real_data: Path) -> Path:
+    (path,) = (real_data / "lsst_guider").glob("*.fits")
+    return path
+
+
+def pushed(sequence: Path, place: Path) -> list[FrameView]:
+    """Spool each HDU as it stands in the file, with the cards of the primary header beside it."""
+    data = sequence.read_bytes()
+    infos = scan_headers(sequence, Limits())
+    assert len(infos) == FRAMES + 1
+    first = "\n".join(repair_cards(data[: infos[0].data_offset])[0][4:])
+    empty = fits.PrimaryHDU().header.tostring().encode("ascii")
+    views = []
+    for number, info in enumerate(infos[1:]):
+        path = place / f"{number:04d}" / "GUIDE0.fits"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(empty + data[info.header_offset : info.end])
+        view = frame([record_of(path, "GUIDE0")], number=number)
+        views.append(FrameView(**{name: getattr(view, name) for name in view.__slots__} | {"primary": first}))
+    return views
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_pushed_sequence_gives_the_same_cube_as_its_file(sequence: Path, tmp_path: Path, *, compress: bool) -> None:
+    outputs = CameraOutputs("guider", OPTIONS, layout=Layout(tmp_path / "root"), camera=guider(), site=Site())
+    views = pushed(sequence, tmp_path / "spool")
+    made = outputs.archive(exposure(frames=tuple(range(FRAMES))), views, OPTIONS, ArchiveOrder(compress=compress))
+    verified(made)
+    compression = Compression() if compress else None
+    wanted = CubeRequest(
+        paths=(sequence,),
+        out=tmp_path / "file.fits",
+        source_names={"IMAGE": "GUIDE0"},
+        compression=compression,
+        durable=False,
+    )
+    reference = assemble_cube(wanted, pool=SerialPool(), camera=guider()).path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # keywords of that camera that are longer than FITS has them
+        with fits.open(made) as ours, fits.open(reference) as theirs:
+            assert ours["GUIDE0"].data.shape == (FRAMES, 50, 50)
+            assert np.array_equal(ours["GUIDE0"].data, theirs["GUIDE0"].data)
+            mine, other = ours["GUIDE0T"].data, theirs["GUIDE0T"].data
+            columns = [name for name in other.names if name not in ("FILE", "HDU", "PLANE")]
+            assert "STMPTIME" in columns
+            assert len(columns) > 30
+            for name in columns:
+                assert np.array_equal(mine[name], other[name]), name
+            header = ours[0].header
+            assert (header["EXTNAME"], header["MODULE"], header["FRAMES"]) == ("GUIDER", "GUIDE", FRAMES)
+            assert (header["EXPID"], header["GDSSEQ"], header["ROISEG"]) == (70965, 918, "Segment10")
