@@ -104,6 +104,7 @@ class CameraOutputs:
         self._board = StampBoard(
             self._names, self._store, self._dispatcher, camera=camera, pool=self._pool, limits=self._limits
         )
+        self._on_sent: Callable[[SendReport], None] | None = None
         self._focus: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -122,8 +123,9 @@ class CameraOutputs:
         """The queues of the receivers."""
         return self._dispatcher
 
-    def start(self) -> None:
-        """Take up what was left over: sends, hooks."""
+    def start(self, on_sent: Callable[[SendReport], None] | None = None) -> None:
+        """Take up what was left over: sends, hooks; `on_sent` is told of each delivery at its end."""
+        self._on_sent = on_sent
         for path in self._scratch.glob("*"):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -361,8 +363,9 @@ class CameraOutputs:
                 what = "the archive" if report.frame is None else f"frame {report.frame}"
                 text = f"{what} of exposure {report.expid} was not delivered to {report.receiver}: {report.error}"
                 self._on_alarm(text)
-            if on_report is not None:
-                on_report(report)
+            for tell in (on_report, self._on_sent):
+                if tell is not None:
+                    tell(report)
 
         return told
 

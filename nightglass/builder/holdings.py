@@ -12,9 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from weakref import WeakValueDictionary
 
 from nightglass.builder import journal
+from nightglass.builder.gates import Gates
 from nightglass.builder.headertext import merged_text
 from nightglass.builder.instructions import merged
 from nightglass.builder.landing import Delivery, Opening, content_sum, describe
@@ -27,22 +27,13 @@ from nightglass.builder.records import (
 )
 from nightglass.builder.refusals import Complete, Unknown
 from nightglass.builder.spool import Spool
-from nightglass.builder.structure import Verdict, admit, is_saved, opened, purged, with_extension
+from nightglass.builder.structure import Verdict, admit, is_saved, opened, purged, with_extension, without_extension
 from nightglass.errors import Rejected, Retryable
 
 __all__ = ["Holdings"]
 
 ChangeFunction = Callable[[FrameView | None, FrameView], None]
 """Told a frame as it was (None: it is new) and as it is; quick, and in the order of the changes of each frame."""
-
-
-class _Gate:
-    """A lock that goes when nobody holds on to it."""
-
-    __slots__ = ("__weakref__", "lock")
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
 
 
 class Holdings:
@@ -64,7 +55,7 @@ class Holdings:
         self._frames: dict[int, dict[int, FrameView]] = {}
         self._lent: Counter[tuple[int, int]] = Counter()
         self._going: set[tuple[int, int]] = set()
-        self._gates: WeakValueDictionary[tuple[int, int], _Gate] = WeakValueDictionary()
+        self._gate = Gates()
 
     # reading
     def exposures(self) -> tuple[ExposureView, ...]:
@@ -79,11 +70,16 @@ class Holdings:
         ------
         Unknown
         """
+        found = self.find_exposure(expid)
+        if found is None:
+            message = f"there is no exposure {expid}"
+            raise Unknown(message, remedy="assign a frame of it first")
+        return found
+
+    def find_exposure(self, expid: int) -> ExposureView | None:
+        """Return an exposure, if it is there."""
         with self._changed:
-            if expid not in self._exposures:
-                message = f"there is no exposure {expid}"
-                raise Unknown(message, remedy="assign a frame of it first")
-            return self._exposure(expid)
+            return self._exposure(expid) if expid in self._exposures else None
 
     def frames(self, expid: int | None = None) -> tuple[FrameView, ...]:
         """Return the frames of an exposure, or all, in order."""
@@ -248,6 +244,22 @@ class Holdings:
             view = self.change(expid, frame, purged)
             return self._spool.remove(record.path for record in view.extensions)
 
+    def drop_extension(self, expid: int, frame: int, name: str, *, primary_name: str) -> None:
+        """Forget an extension and delete its file.
+
+        Raises
+        ------
+        Unknown
+        Retryable
+            If somebody reads the frame, or the file system refuses.
+        """
+        with self._gate(expid, frame), self._withdrawn(expid, frame) as withdrawn:
+            if not withdrawn:
+                raise _busy(expid, frame)
+            view = self.frame(expid, frame)
+            self.change(expid, frame, lambda current: without_extension(current, name, primary_name=primary_name))
+            self._spool.remove(record.path for record in view.extensions if record.name == name)
+
     def drop_frame(self, expid: int, frame: int) -> int:
         """Forget a frame and delete its files; returns how many extensions that were.
 
@@ -260,8 +272,7 @@ class Holdings:
         with self._gate(expid, frame), self._withdrawn(expid, frame) as withdrawn:
             view = self.frame(expid, frame)
             if not withdrawn:
-                message = f"frame {expid}/{frame} is being written or sent"
-                raise Retryable(message, remedy="clear it again in a moment")
+                raise _busy(expid, frame)
             with self._changed:
                 del self._frames[expid][frame]
                 self._changed.notify_all()
@@ -369,11 +380,7 @@ class Holdings:
                     self._going.discard(key)
                 self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def _gate(self, expid: int, frame: int) -> Iterator[None]:
-        with self._changed:
-            gate = self._gates.get((expid, frame))
-            if gate is None:
-                gate = self._gates[expid, frame] = _Gate()
-        with gate.lock:
-            yield
+
+def _busy(expid: int, frame: int) -> Retryable:
+    message = f"frame {expid}/{frame} is being written or sent"
+    return Retryable(message, remedy="clear it again in a moment")

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from nightglass.builder.outputs import Outputs, RoiBoard
+from nightglass.builder.collection import Collection, Unsaved
+from nightglass.builder.options import change_options
+from nightglass.builder.outputs import RoiBoard
 from nightglass.builder.records import (
     ArchiveOrder,
     BuilderEvent,
-    ExposureView,
-    ExtensionRecord,
-    FrameView,
     GetOrder,
     HookStage,
-    Instructions,
     SendOrder,
     SendReport,
     WriteOrder,
 )
-from nightglass.builder.spool import Body, Spool
-from nightglass.config import BuilderOptions, Camera, Site
-from nightglass.layout import Layout
+from nightglass.builder.refusals import Unknown
+from nightglass.config import BuilderOptions, choose
+from nightglass.errors import Misconfigured, Rejected, Retryable
+from nightglass.fitsio import write_atomic
 
 __all__ = ["Builder"]
 
 
-class Builder:
+class Builder(Collection):
     """Collects extensions into frames and exposures, and sees to what becomes of them.
+
+    A context manager; everything may be called from any thread.
 
     Parameters
     ----------
@@ -40,205 +44,258 @@ class Builder:
         What is done with built frames; without it they are collected only.
     on_frame : callable, optional
         Told the path of each frame that was published among the raw frames of its night, and the frame; it may come
-        again after a restart.
+        again after a restart. Without it nothing is published.
     on_alarm : callable, optional
         Told what a person should know.
     """
 
-    def __init__(
-        self,
-        name: str,
-        options: BuilderOptions,
-        *,
-        layout: Layout,
-        camera: Camera,
-        site: Site,
-        outputs: Outputs | None = None,
-        on_frame: Callable[[Path, FrameView], None] | None = None,
-        on_alarm: Callable[[str], None] | None = None,
-    ) -> None:
-        raise NotImplementedError
-
-    # life
-    def start(self) -> None:
-        """Read the spool, and take up what was begun: pulls, writes, sends."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """End the threads; everything that was acknowledged is on the disk."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        raise NotImplementedError
-
-    def __exit__(self, *_: object) -> None:
-        raise NotImplementedError
-
-    @property
-    def spool(self) -> Spool:
-        """Where bodies are received."""
-        raise NotImplementedError
-
-    # collecting
-    def assign(
-        self,
-        expid: int,
-        frame: int,
-        *,
-        sources: Sequence[str] | None = None,
-        extensions: Sequence[str] | None = None,
-        timeout_s: float | None = None,
-        instructions: Mapping[str, Any] | Instructions | None = None,
-        header: Mapping[str, Any] | None = None,
-    ) -> FrameView:
-        """Say what a frame consists of, begin to collect, and return at once."""
-        raise NotImplementedError
-
-    def build(
-        self,
-        expid: int,
-        frame: int,
-        *,
-        sources: Sequence[str] | None = None,
-        extensions: Sequence[str] | None = None,
-        timeout_s: float | None = None,
-        instructions: Mapping[str, Any] | Instructions | None = None,
-        header: Mapping[str, Any] | None = None,
-        wait_s: float | None = None,
-    ) -> FrameView:
-        """Assign, and wait until the frame is built, whole or in part, or for `wait_s`."""
-        raise NotImplementedError
-
-    def accept(
-        self,
-        expid: int,
-        frame: int,
-        name: str,
-        content: Body | Path | bytes | None,
-        *,
-        header: Mapping[str, Any] | None = None,
-        source: str = "",
-        clobber: bool = False,
-    ) -> tuple[ExtensionRecord, bool]:
-        """Take an extension; returns it and whether it was there already."""
-        raise NotImplementedError
-
-    def set_primary(self, expid: int, frame: int, header: Mapping[str, Any], *, clobber: bool = False) -> FrameView:
-        """Update the cards of the primary header; `clobber`: put these in place of all others."""
-        raise NotImplementedError
-
-    def frame(self, expid: int, frame: int) -> FrameView:
-        """Return a frame as it stands."""
-        raise NotImplementedError
-
-    def exposure(self, expid: int) -> ExposureView:
-        """Return an exposure as it stands."""
-        raise NotImplementedError
-
-    def exposures(self) -> tuple[ExposureView, ...]:
-        """Return all exposures, in the order in which they were opened."""
-        raise NotImplementedError
-
     # what becomes of it
     def write(self, expid: int, frame: int | None = None, order: WriteOrder | None = None) -> tuple[Path, ...]:
-        """Write a frame, or all of an exposure, now."""
-        raise NotImplementedError
+        """Write a frame, or all of an exposure, now.
+
+        Raises
+        ------
+        Unknown, Purged, Rejected
+        Retryable
+            If a frame is not built yet, or the file system refuses.
+        """
+        order = order or WriteOrder(overwrite=self.options.overwrite)
+        return tuple(self._finisher.write_now(expid, number, order) for number in self._numbers(expid, frame))
 
     def get_images(self, expid: int, frame: int | None = None, order: GetOrder | None = None) -> tuple[Path, ...]:
-        """Make a FITS file of each frame; the caller deletes them."""
-        raise NotImplementedError
+        """Make a FITS file of each frame; the caller deletes them.
+
+        Raises
+        ------
+        Unknown, Purged, Rejected, Retryable
+            As `write`.
+        """
+        paths: list[Path] = []
+        try:
+            for number in self._numbers(expid, frame):
+                handle, name = tempfile.mkstemp(f"-{expid:08d}-{number:04d}.fits", f"{self.name}-", self._passing())
+                open(handle, "wb").close()  # noqa: PTH123 - only its name is wanted
+                paths.append(Path(name))
+                self._finisher.assemble_now(expid, number, order or GetOrder(), paths[-1])
+        except BaseException:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            raise
+        return tuple(paths)
 
     def send(
         self, expid: int, frame: int | None = None, order: SendOrder | None = None, *, wait_s: float = 30.0
     ) -> tuple[SendReport, ...]:
-        """Send a frame, or all of an exposure; what is not delivered within `wait_s` is tried on."""
-        raise NotImplementedError
+        """Send a frame, or all of an exposure; what is not delivered within `wait_s` is tried on.
+
+        Raises
+        ------
+        Unknown, Purged, Rejected, Retryable
+            As `write`.
+        """
+        order = order or SendOrder()
+        reports: list[SendReport] = []
+        for number in self._numbers(expid, frame):
+            reports += self._finisher.send_now(expid, number, order, wait_s)
+        return tuple(reports)
 
     def plot(self, expid: int, frame: int | None = None, **options: Any) -> tuple[Path, ...]:
-        """Make pictures now; options are those of ``plot_`` without that word."""
-        raise NotImplementedError
+        """Make pictures now; options are those of ``plot_`` without that word.
 
-    def clear(
-        self,
-        expid: int | None = None,
-        frame: int | None = None,
-        extension: str | None = None,
-        *,
-        unsaved: Literal["refuse", "discard"] = "refuse",
-    ) -> int:
-        """Drop what is in the spool; returns how many extensions."""
-        raise NotImplementedError
-
-    def finalize(self, expid: int, **details: Any) -> ExposureView:
-        """Say that no further frames come; `details` are passed on in the event."""
-        raise NotImplementedError
+        Raises
+        ------
+        Unknown, Purged, Rejected, Retryable
+            As `write`.
+        """
+        numbers = self._numbers(expid, frame)
+        return tuple(path for number in numbers for path in self._finisher.plot_now(expid, number, options))
 
     def archive(self, expid: int, order: ArchiveOrder | None = None, *, wait: bool = False) -> Path | None:
-        """Make the cube of an exposure; without `wait` it is made in the background, and None returned."""
-        raise NotImplementedError
+        """Make the cube of an exposure, which is complete by that; None: it is made in the background.
+
+        Raises
+        ------
+        Unknown
+        Rejected
+            If there is nothing to archive; with `wait` also what else goes wrong.
+        Misconfigured
+            If there are no outputs.
+        """
+        self._finisher.outputs()
+        future = self._engine.archivist.submit(expid, order or ArchiveOrder())
+        return future.result() if wait else None
 
     def write_archive(self, expid: int, directory: Path) -> Path:
-        """Copy the cube to a directory."""
-        raise NotImplementedError
+        """Copy the cube to a directory below those that the configuration names.
+
+        Raises
+        ------
+        Unknown
+            If there is none yet.
+        Misconfigured
+            If nothing may be written there.
+        Retryable
+            If the file system refuses.
+        """
+        source = self.get_archive(expid)
+        final = self._permitted(directory) / source.name
+        if final.resolve() != source.resolve():
+            with write_atomic(final) as part:
+                shutil.copyfile(source, part)
+        return final
 
     def send_archive(
         self, expid: int, order: SendOrder | None = None, *, wait_s: float = 30.0
     ) -> tuple[SendReport, ...]:
-        """Send the cube."""
-        raise NotImplementedError
+        """Send the cube.
+
+        Raises
+        ------
+        Unknown
+            If there is none yet.
+        """
+        exposure = self.exposure(expid)
+        path = self.get_archive(expid)
+        options = self._engine.exposure_settings(exposure)
+        return self._finisher.outputs().send_file(exposure, path, options, order or SendOrder(), wait_s=wait_s)
 
     def get_archive(self, expid: int) -> Path:
-        """Return where the cube is."""
-        raise NotImplementedError
+        """Return where the cube is.
+
+        Raises
+        ------
+        Unknown
+            If there is none yet.
+        """
+        path = self.exposure(expid).archive
+        if path is None or not path.exists():
+            message = f"there is no archive of exposure {expid}"
+            raise Unknown(message, remedy="archive it first, and wait for archive_ready")
+        return path
 
     @property
     def rois(self) -> RoiBoard:
-        """Regions of interest."""
-        raise NotImplementedError
+        """Regions of interest.
+
+        Raises
+        ------
+        Misconfigured
+            If there are no outputs.
+        """
+        return self._finisher.outputs().rois
 
     # settings
-    @property
-    def options(self) -> BuilderOptions:
-        """As they are now."""
-        raise NotImplementedError
-
     def set(self, **changes: Any) -> BuilderOptions:
-        """Change options."""
-        raise NotImplementedError
+        """Change options; see `nightglass.builder.options.change_options`.
+
+        Raises
+        ------
+        Misconfigured
+            If a key is unknown, or a value does not fit; nothing is changed then.
+        """
+        self._engine.use(change_options(self.options, changes))
+        self._engine.bulletin.events.add("status", what="options", changed=sorted(changes))
+        return self.options
 
     def get(self, what: str, **options: Any) -> Any:
-        """Answer by the names that control systems use; plain JSON values."""
-        raise NotImplementedError
+        """Answer by the names that control systems use; plain JSON values.
 
-    def configure(self, constants: str = "DEFAULT", *, unsaved: Literal["refuse", "discard"] = "refuse") -> None:
-        """Begin anew: the options of the configuration, no exposures."""
-        raise NotImplementedError
+        Raises
+        ------
+        Misconfigured
+            If it is unknown; the closest known name is told.
+        Unknown
+            If there is no such exposure, frame or extension.
+        """
+        return self._engine.answers.get(what, options)
+
+    def configure(self, constants: str = "DEFAULT", *, unsaved: Unsaved = "refuse") -> None:
+        """Begin anew: the options of the configuration, no exposures.
+
+        Raises
+        ------
+        Unsaved
+            If frames would be lost.
+        Misconfigured
+            If there are no such constants.
+        """
+        choose(constants, {"DEFAULT", self._initial.constants_version, *self._initial.constants}, what="constants")
+        self.clear(unsaved=unsaved)
+        self._engine.use(change_options(self._initial, {"constants_version": constants}))
+        self._engine.bulletin.set_state("READY")
 
     # hooks, events
     def subscribe(self, stage: HookStage | str, target: str, args: Sequence[Any] = (), *, enabled: bool = True) -> str:
-        """Have somebody told after a stage; returns an id."""
-        raise NotImplementedError
+        """Have somebody told after a stage; returns an id.
+
+        Raises
+        ------
+        Misconfigured
+            If there is no such stage, or nobody of that name may be told.
+        """
+        chosen = HookStage(choose(str(stage), [item.value for item in HookStage], what="stage"))
+        return self._finisher.outputs().hooks.subscribe(chosen, target, args, enabled=enabled)
 
     def unsubscribe(self, subscriber: str) -> None:
-        """Tell it no more, for ever."""
-        raise NotImplementedError
+        """Tell it no more, for ever.
+
+        Raises
+        ------
+        Rejected
+            If there is none of that id.
+        """
+        self._finisher.outputs().hooks.unsubscribe(subscriber)
 
     def enable(self, subscriber: str, enabled: bool) -> None:  # noqa: FBT001 - what is set is what it is named after
-        """Tell it again, or no more for now."""
-        raise NotImplementedError
+        """Tell it again, or no more for now.
+
+        Raises
+        ------
+        Rejected
+            If there is none of that id.
+        """
+        self._finisher.outputs().hooks.enable(subscriber, enabled)
 
     def hooks(self) -> list[dict[str, Any]]:
         """Return the subscribers."""
-        raise NotImplementedError
-
-    def status(self) -> dict[str, Any]:
-        """Return the published variables and more; plain JSON values."""
-        raise NotImplementedError
+        return self._finisher.outputs().hooks.listed()
 
     def events(self, after: int = 0) -> list[BuilderEvent]:
         """Return what happened after an event, oldest first, as far as it is kept."""
-        raise NotImplementedError
+        return self._engine.bulletin.events.after(after)
 
     def wait_event(self, after: int, timeout_s: float) -> list[BuilderEvent]:
         """Wait for something to happen after an event; empty when nothing did."""
-        raise NotImplementedError
+        return self._engine.bulletin.events.wait(after, timeout_s)
+
+    def _numbers(self, expid: int, frame: int | None) -> tuple[int, ...]:
+        if frame is not None:
+            return (self.frame(expid, frame).frame,)
+        numbers = self.exposure(expid).frames
+        if not numbers:
+            message = f"exposure {expid} has no frames"
+            raise Rejected(message, remedy="collect one first")
+        return numbers
+
+    def _passing(self) -> Path:
+        directory = self._engine.handed_out
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"{directory} cannot be made: {error.strerror}"
+            raise Retryable(message, remedy="check the disk and the rights of the directory") from error
+        return directory
+
+    def _permitted(self, directory: Path) -> Path:
+        """Return a directory if it lies below one that the configuration names."""
+        named = (self._initial.image_dir, self._initial.archive_dir, self._initial.png_dir, *self._initial.directories)
+        roots = [self._engine.layout.root.resolve(), *(Path(_expanded(item)).resolve() for item in named if item)]
+        wanted = Path(_expanded(str(directory))).resolve()
+        if not any(wanted.is_relative_to(root) for root in roots):
+            message = f"nothing may be written to {directory}"
+            raise Misconfigured(message, remedy="name it among the directories of the builder in the observatory file")
+        return wanted
+
+
+def _expanded(text: str) -> str:
+    return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111 - text, in which there may be variables

@@ -53,7 +53,7 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Z0-9_-]{1,32}")
 _MOST_NOTES = 32
-_AFTER_BUILT = ("built", "saved", "sent", "plotted", "published", "archived", "done")
+_AFTER_BUILT = ("built", "saved", "queued", "sent", "plotted", "published", "archived", "done")
 """Times of what has to be done again for a revision."""
 
 

@@ -1,0 +1,181 @@
+"""Exposures that become cubes: one at a time, in a thread of its own, and again after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from nightglass.builder.bulletin import Bulletin
+from nightglass.builder.clockwork import Clockwork
+from nightglass.builder.finishing import Finisher
+from nightglass.builder.holdings import Holdings
+from nightglass.builder.records import ArchiveOrder, ExposureState, ExposureView, FrameState, FrameView, HookStage
+from nightglass.builder.stages import StageLine
+from nightglass.builder.structure import marked
+from nightglass.config import BuilderOptions
+from nightglass.errors import Rejected, Retryable, Waiting
+
+__all__ = ["Archivist"]
+
+_log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 0.1
+_FIRST_WAIT_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 60.0
+
+
+class Archivist:
+    """Makes cubes of exposures whose frames are all built."""
+
+    def __init__(
+        self,
+        name: str,
+        holdings: Holdings,
+        finisher: Finisher,
+        line: StageLine,
+        bulletin: Bulletin,
+        clockwork: Clockwork,
+        *,
+        settings: Callable[[ExposureView], BuilderOptions],
+        on_archived: Callable[[], None],
+    ) -> None:
+        self._holdings = holdings
+        self._finisher = finisher
+        self._line = line
+        self._bulletin = bulletin
+        self._clockwork = clockwork
+        self._settings = settings
+        self._on_archived = on_archived
+        self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._waiting: dict[int, list[Future[Path]]] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{name}-archive", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with what an earlier process was asked for."""
+        self._thread.start()
+        for exposure in self._holdings.exposures():
+            if exposure.asked is not None:
+                self._put(exposure.expid)
+
+    def submit(self, expid: int, order: ArchiveOrder) -> Future[Path]:
+        """Ask for the cube of an exposure, which is complete by that; what is asked for survives a kill.
+
+        Raises
+        ------
+        Unknown
+        Rejected
+            If it has no frames.
+        """
+        if not self._holdings.exposure(expid).frames:
+            message = f"exposure {expid} has no frames"
+            raise Rejected(message, remedy="there is nothing to archive")
+
+        def ask(exposure: ExposureView) -> ExposureView:
+            state = ExposureState.COMPLETE if exposure.state is ExposureState.OPEN else exposure.state
+            return replace(exposure, state=state, asked=order)
+
+        self._holdings.change_exposure(expid, ask)
+        future: Future[Path] = Future()
+        with self._lock:
+            self._waiting.setdefault(expid, []).append(future)
+        self._put(expid)
+        return future
+
+    def close(self) -> None:
+        """End after the cube that is just being made; what is asked for is done after the next start."""
+        self._closing.set()
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            futures = [future for listed in self._waiting.values() for future in listed]
+            self._waiting.clear()
+        for future in futures:
+            future.cancel()
+
+    def _put(self, expid: int, attempt: int = 0) -> None:
+        self._queue.put((expid, attempt))
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None and not self._closing.is_set():
+            expid, attempt = item
+            try:
+                path = self._archive(expid)
+            except (Retryable, Waiting) as error:
+                self._bulletin.alarm(f"archive {expid}", f"exposure {expid} cannot be archived yet: {error}")
+                wait = min(_FIRST_WAIT_S * 2 ** min(attempt, 16), _LONGEST_WAIT_S)
+                self._clockwork.after(wait, lambda again=(expid, attempt + 1): self._queue.put(again))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001 - a boundary: whatever one exposure causes, the next ones go on
+                _log.warning("exposure %s cannot be archived", expid, exc_info=error)
+                self._failed(expid, error)
+            else:
+                self._tell(expid, lambda future, path=path: path and future.set_result(path))  # type: ignore[misc]
+
+    def _archive(self, expid: int) -> Path | None:
+        """Make one cube; None if nobody asks for it any more."""
+        self._settled(expid)
+        exposure = self._holdings.find_exposure(expid)
+        order = exposure.asked if exposure is not None else None
+        if exposure is None or order is None or self._closing.is_set():
+            return None
+        with contextlib.ExitStack() as stack:
+            frames = [stack.enter_context(self._holdings.lent(expid, number)) for number in exposure.frames]
+            holding = [frame for frame in frames if frame.extensions]
+            if not holding:
+                message = f"no frame of exposure {expid} has extensions"
+                raise Rejected(message, remedy="there is nothing to archive")
+            options = self._settings(exposure)
+            path = self._finisher.outputs().archive(exposure, holding, options, order)
+            for frame in holding:
+                self._mark(frame)
+        self._note(expid, path, order)
+        self._bulletin.all_clear(f"archive {expid}")
+        self._bulletin.set_ready("archive_ready", expid=expid, path=path, frames=len(holding))
+        self._finisher.fire(HookStage.ARCHIVED, expid, None, options, path=str(path), frames=len(holding))
+        self._on_archived()
+        return path
+
+    def _settled(self, expid: int) -> None:
+        """Wait until all frames are built, by their deadlines at the latest, and written."""
+        while not self._closing.is_set():
+            open_frames = [view for view in self._holdings.frames(expid) if view.state is FrameState.OPEN]
+            if not open_frames and self._line.wait_idle(_LOOK_S, expid=expid):
+                return
+            self._closing.wait(_LOOK_S)
+
+    def _mark(self, frame: FrameView) -> None:
+        self._holdings.change(
+            frame.expid, frame.frame, lambda view: marked(view, time.time(), "archived", revision=frame.revision)
+        )
+
+    def _note(self, expid: int, path: Path, order: ArchiveOrder) -> None:
+        def note(exposure: ExposureView) -> ExposureView:
+            asked = None if exposure.asked == order else exposure.asked
+            return replace(exposure, state=ExposureState.ARCHIVED, archive=path, asked=asked)
+
+        self._holdings.change_exposure(expid, note)
+
+    def _failed(self, expid: int, error: Exception) -> None:
+        self._bulletin.alarm(f"archive {expid}", f"exposure {expid} cannot be archived: {error}")
+        self._bulletin.events.add("archive", what="failed", expid=expid, error=str(error))
+        with contextlib.suppress(Rejected, Retryable):
+            self._holdings.change_exposure(expid, lambda exposure: replace(exposure, asked=None))
+        self._tell(expid, lambda future: future.set_exception(error))
+
+    def _tell(self, expid: int, tell: Callable[[Future[Path]], object]) -> None:
+        with self._lock:
+            futures = self._waiting.pop(expid, [])
+        for future in futures:
+            tell(future)
+            if not future.done():
+                future.cancel()

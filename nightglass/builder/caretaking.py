@@ -1,0 +1,120 @@
+"""What is given back, deleted and forgotten, each time a frame is through, an exposure archived, or the spool full."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from nightglass.builder.bulletin import Bulletin
+from nightglass.builder.holdings import Holdings
+from nightglass.builder.records import ExposureView, FrameView
+from nightglass.builder.refusals import Unknown
+from nightglass.builder.retention import find_old_files, find_surplus, for_room, is_idle
+from nightglass.builder.structure import is_saved
+from nightglass.config import BuilderOptions
+from nightglass.errors import NightglassError, Retryable
+
+__all__ = ["Caretaker"]
+
+_log = logging.getLogger(__name__)
+
+_REMEMBERED: Final = 200
+"""Exposures of which is known what was done with them, after their pixels were given back."""
+_FULL: Final = 0.8
+"""How full the spool is when that is told, if nothing can be given back."""
+
+
+class Caretaker:
+    """Keeps the spool, the local files and the memory small; see `nightglass.builder.retention` for the rules."""
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        bulletin: Bulletin,
+        *,
+        settings: Callable[[FrameView], BuilderOptions],
+        held: Callable[[], int],
+        limit: Callable[[], int],
+    ) -> None:
+        self._holdings = holdings
+        self._bulletin = bulletin
+        self._settings = settings
+        self._held = held
+        self._limit = limit
+        self._lock = threading.Lock()
+
+    def tidy(self) -> None:
+        """Give back what is beyond the thresholds; what is not saved stays, and is told."""
+        if not self._lock.acquire(blocking=False):
+            return  # somebody is at it
+        try:
+            frames = self._by_exposure()
+            surplus = find_surplus([views for _, views in frames], self._settings)
+            for view in surplus.free:
+                self._give_back(view)
+            self._tell(surplus.unsaved)
+            self._delete_files(frames)
+            self._forget(frames)
+        except NightglassError as error:
+            _log.warning("the spool cannot be tidied: %s", error)
+        finally:
+            self._lock.release()
+
+    def make_room(self, count: int) -> None:
+        """Give back so many bytes, oldest first, if that much is saved."""
+        for view in for_room([views for _, views in self._by_exposure()], self._settings):
+            if count <= 0:
+                return
+            count -= self._give_back(view)
+        if count > 0:
+            text = f"the spool is full: {self._held()} of {self._limit()} bytes, and nothing more in it is saved"
+            self._bulletin.alarm("spool", text)
+
+    def unsaved(self, expid: int | None = None, frame: int | None = None) -> list[FrameView]:
+        """Return frames that lie nowhere else."""
+        views = self._holdings.frames(expid)
+        return [view for view in views if frame in (None, view.frame) and not is_saved(view)]
+
+    def _by_exposure(self) -> list[tuple[ExposureView, tuple[FrameView, ...]]]:
+        return [(exposure, self._holdings.frames(exposure.expid)) for exposure in self._holdings.exposures()]
+
+    def _give_back(self, view: FrameView) -> int:
+        with contextlib.suppress(Unknown):  # it was cleared meanwhile
+            freed = self._holdings.give_back(view.expid, view.frame)
+            if freed:
+                self._bulletin.frame("purged", view, bytes=freed)
+            return freed
+        return 0
+
+    def _tell(self, unsaved: tuple[FrameView, ...]) -> None:
+        if unsaved:
+            first = unsaved[0]
+            text = f"frames from {first.expid}/{first.frame} on are beyond the thresholds and not saved: they stay"
+            self._bulletin.alarm("unsaved", text)
+        else:
+            self._bulletin.all_clear("unsaved")
+        if self._held() < _FULL * self._limit():
+            self._bulletin.all_clear("spool")
+
+    def _delete_files(self, frames: list[tuple[ExposureView, tuple[FrameView, ...]]]) -> None:
+        for view, files in find_old_files(frames, self._settings):
+            for path in files:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    self._bulletin.alarm(f"delete {path.parent}", f"{path} cannot be deleted: {error.strerror}")
+                    return
+            with contextlib.suppress(Unknown):
+                self._holdings.change(view.expid, view.frame, lambda current: replace(current, files=()))
+                self._bulletin.frame("deleted", view, files=files)
+
+    def _forget(self, frames: list[tuple[ExposureView, tuple[FrameView, ...]]]) -> None:
+        for exposure, views in frames[:-_REMEMBERED]:
+            over = all(is_idle(view) and (view.purged or not view.extensions) for view in views)
+            if over and exposure.asked is None:
+                with contextlib.suppress(Unknown, Retryable):
+                    self._holdings.drop_exposure(exposure.expid)

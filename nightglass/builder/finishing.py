@@ -1,0 +1,294 @@
+"""What each stage does with a frame: build, write and publish, send, plot; and the same when somebody asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nightglass.builder.bulletin import Bulletin
+from nightglass.builder.gates import Gates
+from nightglass.builder.holdings import Holdings
+from nightglass.builder.outputs import Outputs
+from nightglass.builder.records import (
+    ExposureView,
+    FrameState,
+    FrameView,
+    GetOrder,
+    HookStage,
+    SendOrder,
+    SendReport,
+    WriteOrder,
+)
+from nightglass.builder.refusals import Purged, Unknown
+from nightglass.builder.stages import Stage
+from nightglass.builder.structure import marked, noted
+from nightglass.config import BuilderOptions
+from nightglass.errors import Misconfigured, Rejected, Retryable
+
+__all__ = ["Finisher"]
+
+
+class Finisher:
+    """Hands frames to the outputs, and notes what was done.
+
+    Parameters
+    ----------
+    outputs : Outputs or None
+        None: frames are only collected.
+    settings : callable
+        The options as they are for a frame.
+    raw_path : callable
+        Where a frame is published; None: it is not.
+    on_frame : callable
+        Told what was published.
+    on_done : callable
+        Told each frame that is through.
+    """
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        bulletin: Bulletin,
+        *,
+        outputs: Outputs | None,
+        settings: Callable[[FrameView], BuilderOptions],
+        raw_path: Callable[[ExposureView, FrameView], Path] | None,
+        on_frame: Callable[[Path, FrameView], None],
+        on_done: Callable[[FrameView], None],
+    ) -> None:
+        self._holdings = holdings
+        self._bulletin = bulletin
+        self._outputs = outputs
+        self._settings = settings
+        self._raw_path = raw_path
+        self._on_frame = on_frame
+        self._on_done = on_done
+        self._gate = Gates()
+        self._awaited: dict[tuple[int, int], set[str]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What a frame goes through."""
+        return (
+            Stage("build", self._build),
+            Stage("write", self._write),
+            Stage("send", self._send),
+            Stage("plot", self._plot),
+            Stage("end", self._end),
+        )
+
+    def outputs(self) -> Outputs:
+        """Return the outputs.
+
+        Raises
+        ------
+        Misconfigured
+            If there are none.
+        """
+        if self._outputs is None:
+            message = "this image builder has no outputs"
+            raise Misconfigured(message, remedy="give it outputs, as nightglass serve does")
+        return self._outputs
+
+    # now
+    def write_now(self, expid: int, frame: int, order: WriteOrder) -> Path:
+        """Write a frame, whatever was written before."""
+        with self._whole(expid, frame) as (exposure, view):
+            return self._written(exposure, view, self._settings(view), order)
+
+    def assemble_now(self, expid: int, frame: int, order: GetOrder, path: Path) -> Path:
+        """Make a FITS file of a frame under a path."""
+        with self._whole(expid, frame) as (exposure, view):
+            return self.outputs().assemble(exposure, view, self._settings(view), order, path)
+
+    def send_now(self, expid: int, frame: int, order: SendOrder, wait_s: float) -> tuple[SendReport, ...]:
+        """Send a frame, whatever was sent before."""
+        with self._whole(expid, frame) as (exposure, view):
+            return self.outputs().send(exposure, view, self._settings(view), order, wait_s=wait_s)
+
+    def plot_now(self, expid: int, frame: int, changes: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Make pictures of a frame."""
+        with self._whole(expid, frame) as (exposure, view):
+            paths = self.outputs().plot(exposure, view, self._settings(view), changes)
+        self._mark(view, "plotted")
+        return paths
+
+    def fire(self, stage: HookStage, expid: int, frame: int | None, options: BuilderOptions, **data: Any) -> None:
+        """Tell the subscribers of a stage, unless all of them are switched off."""
+        if self._outputs is not None and getattr(options, f"use_{stage.value}_callback"):
+            self._outputs.hooks.fire(stage, expid, frame, **data)
+
+    def on_sent(self, report: SendReport) -> None:
+        """Note what became of a send: the frame is sent when nobody is left to whom it was queued."""
+        if report.frame is None:
+            self._bulletin.events.add(
+                "archive", what="sent", expid=report.expid, receiver=report.receiver, **_outcome(report)
+            )
+            return
+        key = report.expid, report.frame
+        view = self._holdings.find(*key)
+        if view is None:
+            return
+        with self._lock:
+            awaited = self._awaited.get(key, set())
+            awaited.discard(report.receiver)
+            last = not awaited
+            self._awaited.pop(key, None) if last else None
+        self._bulletin.frame("delivered" if report.delivered else "undelivered", view, **_outcome(report))
+        if not report.delivered:
+            self._note(view, f"not delivered to {report.receiver}")
+            return
+        if last:
+            self._mark(view, "sent")
+            self._bulletin.frame("sent", view)
+            self.fire(HookStage.SENT, *key, self._settings(view), receiver=report.receiver)
+
+    # stages
+    def _build(self, expid: int, frame: int) -> None:
+        with self._output(expid, frame, "built") as (exposure, view, options):
+            if view is None:
+                return
+            if self._outputs is not None and view.extensions:
+                self._outputs.built(exposure, view, options)
+            told = {"state": view.state.value, "missing": list(view.missing), "revision": view.revision}
+            self.fire(HookStage.BUILT, expid, frame, options, **told)
+            self._mark(view, "built")
+        self._bulletin.frame("built", view)
+        self._announce("built", view, options)
+
+    def _write(self, expid: int, frame: int) -> None:
+        with self._output(expid, frame, "") as (exposure, view, options):
+            if view is None or self._outputs is None or not view.extensions:
+                return
+            path = None
+            if options.local_copy and "saved" not in view.times:
+                path = self._written(exposure, view, options, WriteOrder(overwrite=options.overwrite))
+                self._announce("fits", view, options)
+            if self._raw_path is not None and options.to_ledger and "published" not in view.times:
+                self._publish(exposure, view, options, path)
+
+    def _send(self, expid: int, frame: int) -> None:
+        with self._output(expid, frame, "queued") as (exposure, view, options):
+            if view is None or self._outputs is None or not view.extensions or not options.send_to:
+                return
+            with self._lock:
+                self._awaited[expid, frame] = set(options.send_to)
+            self._outputs.send(exposure, view, options, SendOrder(), wait_s=0.0)
+            self._mark(view, "queued")
+
+    def _plot(self, expid: int, frame: int) -> None:
+        with self._output(expid, frame, "plotted") as (exposure, view, options):
+            if view is None or self._outputs is None or not view.extensions or not options.use_plotter:
+                return
+            if options.plot_save or options.plot_show:
+                paths = self._outputs.plot(exposure, view, options, {})
+                self._mark(view, "plotted")
+                self._bulletin.frame("plotted", view, files=paths)
+                self._announce("png", view, options)
+
+    def _end(self, expid: int, frame: int) -> None:
+        view = self._holdings.find(expid, frame)
+        if view is not None and view.state is not FrameState.OPEN:
+            self._on_done(self._mark(view, "done"))
+
+    # pieces
+    def _written(self, exposure: ExposureView, view: FrameView, options: BuilderOptions, order: WriteOrder) -> Path:
+        path = self.outputs().write(exposure, view, options, order, replace=view.files)
+
+        def note(current: FrameView) -> FrameView:
+            files = (*(item for item in current.files if item != path), path)
+            return replace(marked(current, time.time(), "saved", revision=view.revision), files=files)
+
+        after = self._holdings.change(view.expid, view.frame, note)
+        self.fire(HookStage.SAVED, view.expid, view.frame, options, path=str(path), revision=view.revision)
+        self._bulletin.frame("saved", after, path=path)
+        self._bulletin.set_ready("image_ready", expid=view.expid, frame=view.frame, path=path)
+        return path
+
+    def _publish(self, exposure: ExposureView, view: FrameView, options: BuilderOptions, written: Path | None) -> None:
+        if self._raw_path is None:
+            return
+        path = self._raw_path(exposure, view)
+        if written is None or options.exclude or options.compress or not _linked(written, path):
+            self.outputs().assemble(exposure, view, options, GetOrder(exclude=()), path)
+        view = self._holdings.change(view.expid, view.frame, lambda current: replace(current, published=path))
+        self._on_frame(path, view)  # before it is noted: after a kill in between it is told again
+        self._mark(view, "published")
+        self._bulletin.frame("published", view, path=path)
+
+    def _announce(self, mode: str, view: FrameView, options: BuilderOptions) -> None:
+        if options.exposure_ready_mode == mode:
+            self._bulletin.set_ready("exposure_ready", expid=view.expid, frame=view.frame, mode=mode)
+
+    def _mark(self, view: FrameView, name: str) -> FrameView:
+        with contextlib.suppress(Unknown):  # it may have been cleared meanwhile
+            return self._holdings.change(
+                view.expid, view.frame, lambda current: marked(current, time.time(), name, revision=view.revision)
+            )
+        return view
+
+    def _note(self, view: FrameView, note: str) -> None:
+        with contextlib.suppress(Unknown):
+            self._holdings.change(view.expid, view.frame, lambda current: noted(current, note))
+
+    @contextlib.contextmanager
+    def _output(self, expid: int, frame: int, mark: str) -> Iterator[Any]:
+        """Give a built frame of which something is not done yet; None if there is nothing to do."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._gate(expid, frame))
+            view: FrameView | None = None
+            with contextlib.suppress(Unknown):
+                view = stack.enter_context(self._holdings.lent(expid, frame))
+            exposure = self._holdings.find_exposure(expid)
+            if view is None or exposure is None or view.state is FrameState.OPEN or view.purged or mark in view.times:
+                yield None, None, None
+            else:
+                yield exposure, view, self._settings(view)
+
+    @contextlib.contextmanager
+    def _whole(self, expid: int, frame: int) -> Iterator[tuple[ExposureView, FrameView]]:
+        """Give a frame whose pixels are in the spool, for something that is asked for now."""
+        with self._gate(expid, frame), self._holdings.lent(expid, frame) as view:
+            if view.purged:
+                where = ", ".join(str(path) for path in (*view.files, view.published) if path) or "the archive"
+                message = f"the pixels of frame {expid}/{frame} were given back"
+                raise Purged(message, remedy=f"it is in {where}")
+            if view.state is FrameState.OPEN:
+                message = f"frame {expid}/{frame} is not built yet, {', '.join(view.missing) or 'nothing'} is missing"
+                raise Retryable(message, remedy="build it, or wait for its deadline")
+            if not view.extensions:
+                message = f"frame {expid}/{frame} has no extensions"
+                raise Rejected(message, remedy="nothing came of it before its deadline")
+            yield self._holdings.exposure(expid), view
+
+
+def _outcome(report: SendReport) -> dict[str, Any]:
+    return {
+        "receiver": report.receiver,
+        "delivered": report.delivered,
+        "attempts": report.attempts,
+        "error": report.error,
+    }
+
+
+def _linked(written: Path, path: Path) -> bool:
+    """Let a file appear under a second name without copying it; where that is not possible, say so."""
+    if written.suffix == ".fz":
+        return False
+    part = path.with_name(f".{path.name}.link-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        part.hardlink_to(written)
+        part.replace(path)
+    except OSError:
+        return False
+    part.unlink(missing_ok=True)  # it is left where both names were of the same file already
+    return True
