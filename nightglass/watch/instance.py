@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,8 @@ from nightglass.errors import Misconfigured
 from nightglass.model import sanitize
 
 __all__ = ["InstanceLock", "lock_holder"]
+
+_LOOKERS_S = 10.0
 
 
 class InstanceLock:
@@ -62,9 +64,7 @@ class InstanceLock:
 
     def _lock(self, path: Path, camera: str, stack: ExitStack) -> None:
         stream = stack.enter_context(path.open("a+"))
-        # somebody who only looks holds the lock for an instant, a watch for a night
-        taken = any(_try_lock(stream, wait_s=wait) for wait in (0.0, 0.05, 0.1, 0.2))
-        if not taken:
+        if not any(_try_lock(stream, wait_s=wait) for wait in _waits(path)):
             holder = path.read_text().strip() or "unknown"
             message = f"camera {camera} is watched under {self._directory.parent} already, by process {holder}"
             raise Misconfigured(message, remedy=f"stop it with: kill {holder}; or choose another --root")
@@ -86,6 +86,22 @@ def lock_holder(directory: Path, camera: str) -> int | None:
     except FileNotFoundError:
         pass  # nobody ever watched it
     return None
+
+
+def _waits(path: Path) -> Iterator[float]:
+    """Yield pauses between attempts to get a lock.
+
+    Somebody who only looks holds it for an instant, a watch for a night. But on a busy machine an instant can last:
+    where no process that lives is named as the holder, it is only looked at.
+    """
+    yield from (0.0, 0.05, 0.1, 0.2)
+    end = time.monotonic() + _LOOKERS_S
+    while time.monotonic() < end and not _lives(path.read_text().strip()):
+        yield 0.1
+
+
+def _lives(holder: str) -> bool:
+    return holder.isdigit() and Path("/proc", holder).exists()
 
 
 def _try_lock(stream: IO[str], *, wait_s: float) -> bool:
