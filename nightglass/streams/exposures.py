@@ -28,6 +28,8 @@ __all__ = ["Band", "band_key", "band_of", "exposure_number", "iso_time", "read_b
 _KEY = "BANDKEY"
 _OURS = frozenset({_KEY, "EXTNAME", "EXTVER", "CHECKSUM", "DATASUM", "WINFAULT", "DATE-OBS", "RESTFRQ"})
 _HARMLESS = WindowStatus.BYTES_SWAPPED
+_STRIP = 64
+"""Rows of an image that are turned at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,8 +161,24 @@ def _image(key: str, name: str, band: Band) -> ReadyHdu:
     header = band.header.copy()
     for keyword in _OURS & set(header):
         del header[keyword]
-    data = np.ascontiguousarray(band.pixels, ">f4")
+    data = _big_endian(band.pixels)
     return ReadyHdu(make_cards(ours) + raw_cards(header, ours), data.reshape(-1).view(np.uint8).data)
+
+
+def _big_endian(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return pixels row by row as FITS has them.
+
+    Where they came column by column, as windows do, that is done strip by strip. Neighbours in a row are a whole column
+    apart then, which is a power of two often enough: the cache has a few places for all of them, and loses each line
+    before its other pixels are wanted.
+    """
+    if pixels.flags.c_contiguous:
+        return pixels.astype(">f4")
+    turned = np.empty(pixels.shape, ">f4")
+    for first in range(0, len(pixels), _STRIP):
+        strip = np.ascontiguousarray(pixels.T[:, first : first + _STRIP])
+        turned[first : first + _STRIP] = strip.T
+    return turned
 
 
 def _read(hdu: fits.ImageHDU) -> Band:

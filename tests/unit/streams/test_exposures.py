@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -227,3 +228,14 @@ def test_numbers_are_unlike_within_a_night_of_25_hours() -> None:
     moments = [MOMENT + timedelta(hours=hour, milliseconds=5) for hour in range(25)]
     assert len({exposure_number(moment) for moment in moments}) == 25
     assert exposure_number(moments[0]) == 1000000005
+
+
+@given(st.integers(1, 200), st.integers(1, 70), st.booleans())
+def test_pixels_are_the_same_however_they_were_laid_out(rows: int, columns: int, by_columns: bool) -> None:
+    pixels = np.arange(rows * columns, dtype=np.float32).reshape(rows, columns)
+    band = replace(band_of(windows(1)[0]), pixels=np.asfortranarray(pixels) if by_columns else pixels)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "step.fits")
+        written(path, {"one": band})
+        with fits.open(path, checksum=True) as hdus:
+            np.testing.assert_array_equal(hdus[1].data, pixels)
