@@ -37,16 +37,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all that need the Prefect server; what lasts long begins first."""
+    """Keep the tests of a file in one process, and all that share a Prefect server; what lasts long begins first."""
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        group = "server" if item.get_closest_marker("server") else str(item.path)
+        group = "server" if _shares_server(item) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
         files.setdefault(item.path, []).append(item)
     items[:] = [item for file in sorted(files.values(), key=_rank) for item in file]
 
 
+def _shares_server(item: pytest.Item) -> bool:
+    return "prefect_site" in getattr(item, "fixturenames", ())
+
+
 def _rank(file: list[pytest.Item]) -> int:
+    if any(_shares_server(item) for item in file):
+        return -1
     lasting = ("server", "slow", "cluster")
     return min(
         (lasting.index(mark.name) for item in file for mark in item.iter_markers() if mark.name in lasting),
