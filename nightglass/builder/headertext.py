@@ -9,7 +9,7 @@ from typing import Any
 
 from astropy.io import fits
 
-from nightglass.builder.instructions import is_control_word
+from nightglass.builder.instructions import holds_list, is_control_word
 from nightglass.builder.records import ExtensionRecord
 from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import CARD, comment_cards, format_card, repair_cards
@@ -107,13 +107,13 @@ def _cards(keyword: str, value: Any) -> list[str]:
     if keyword in _COMMENTARY:
         lines = value if isinstance(value, (list, tuple)) else [value]
         return [card for line in lines for card in comment_cards(keyword, str(line))]
+    if holds_list(keyword) and isinstance(value, (list, tuple)):
+        return []
     comment = ""
     if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], str):
         value, comment = value
     value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
     if not (value is None or isinstance(value, (str, bool, int, float))):
-        if is_control_word(keyword):  # lists of receivers and the like: they are instructions, and no cards
-            return []
         message = f"keyword {keyword} has the value {value!r}"
         raise Rejected(message, remedy="a card holds text, a number, true or false, or a pair of that and a comment")
     text = value_text(value)

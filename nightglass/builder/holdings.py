@@ -346,15 +346,22 @@ class Holdings:
         sha256: str,
         now: float,
     ) -> ExtensionRecord:
+        number = there.number + 1 if there is not None else 1
         if described is None or delivery.body is None:
             if there is None:
                 message = f"{delivery.name} of frame {view.expid}/{view.frame} came without data"
                 raise Rejected(message, remedy="send pixels, or give cards to an extension that is there")
             cards = merged_text(there.cards, delivery.cards)
-            return replace(there, cards=cards, sha256=sha256, received_at=now)
+            return replace(there, cards=cards, sha256=sha256, received_at=now, number=number)
         path = self._spool.place(replace(delivery.body, sha256=sha256), view.directory, delivery.name)
         return replace(
-            described, path=path, source=delivery.source, cards=delivery.cards, sha256=sha256, received_at=now
+            described,
+            path=path,
+            source=delivery.source,
+            cards=delivery.cards,
+            sha256=sha256,
+            received_at=now,
+            number=number,
         )
 
     def _put(self, before: FrameView | None, after: FrameView) -> None:

@@ -13,7 +13,7 @@ from nightglass.builder.records import Instructions
 from nightglass.config import choose
 from nightglass.errors import Misconfigured
 
-__all__ = ["instructions_in", "instructions_of", "is_control_word", "merged"]
+__all__ = ["holds_list", "instructions_in", "instructions_of", "is_control_word", "merged"]
 
 _SYNONYMS: Final = {"ib_send_to": "send_to", "ib_local_copy": "local_copy", "exptime": "exptime_s"}
 _WITHOUT_EFFECT: Final = frozenset({"expid", "frame", "send_args", "autotrieddark", "autotriedbias"})
@@ -57,7 +57,8 @@ def instructions_in(header: Mapping[str, Any] | fits.Header) -> Instructions:
     Misconfigured
         If the value of one does not fit.
     """
-    found = {str(key): _value(header[key]) for key in header if str(key).lower() in _IN_HEADERS}
+    words = {str(key): header[key] for key in header if is_control_word(str(key))}
+    found = {key: value if holds_list(key) else _value(value) for key, value in words.items()}
     said = instructions_of(found, where="header")
     exposure_time = next((_value(header[key]) for key in header if str(key).upper() == "EXPTIME"), None)
     return replace(said, exptime_s=_seconds(exposure_time))
@@ -66,6 +67,12 @@ def instructions_in(header: Mapping[str, Any] | fits.Header) -> Instructions:
 def is_control_word(keyword: str) -> bool:
     """Tell whether a keyword of a header is an instruction."""
     return keyword.lower() in _IN_HEADERS
+
+
+def holds_list(keyword: str) -> bool:
+    """Tell whether a keyword of a header is an instruction that may be a list, and so no card."""
+    word = keyword.lower()
+    return is_control_word(word) and _SYNONYMS.get(word, word) in _LISTS
 
 
 def merged(first: Instructions, *later: Instructions) -> Instructions:

@@ -167,11 +167,9 @@ def admit(view: FrameView, name: str, sha256: str, *, clobber: bool) -> Verdict:
 
 def with_extension(view: FrameView, record: ExtensionRecord, *, primary_name: str, now: float) -> FrameView:
     """Add an extension that was admitted, or put it in the place of the one of its name."""
-    there = next((item for item in view.extensions if item.name == record.name), None)
-    number = there.number + 1 if there is not None else 1
     others = tuple(item for item in view.extensions if item.name != record.name)
     times = {"first": now, **view.times, "last": now}
-    after = replace(view, extensions=(*others, replace(record, number=number)), times=times)
+    after = replace(view, extensions=(*others, record), times=times)
     after = _in_order(after, primary_name)
     if view.state is not FrameState.OPEN:
         after = noted(_reopened(after), f"{record.name} came after the frame was built: revision {view.revision + 1}")

@@ -4,46 +4,112 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
+
 from nightglass.config import Limits
+from nightglass.cubes.converting import stored_dtype
 from nightglass.cubes.framing import image_planes
 from nightglass.cubes.joining import PlaneTiles, join_tiles
 from nightglass.cubes.moving import Fault
 from nightglass.cubes.placing import scaling_cards
-from nightglass.cubes.records import Compression, Encoding, FrameFile, PixelFormat, Plane, Survey
+from nightglass.cubes.records import Compression, Encoding, FrameFile, PixelFormat, Plane, Stamp, Survey
+from nightglass.cubes.rice import rice_encode
 from nightglass.cubes.scanning import scan_file
 from nightglass.cubes.squeezing import Method, SqueezeTask, choose_method, fetch_squeezed, tile_rows
+from nightglass.cubes.sums import sum_block
 from nightglass.errors import Rejected
 from nightglass.fitsio.product_cards import CardValue
+from nightglass.fitsio.sources import reading
 
-__all__ = ["SqueezedHdu", "find_planes", "in_order", "squeeze"]
+__all__ = ["Part", "Piece", "ReadyHdu", "SqueezePlan", "find_planes", "in_order", "plan_squeeze"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _AXES_MAX: Final = 3
+_RICE_COLUMNS: Final = (("COMPRESSED_DATA", "1QB"),)
 
 
 @dataclass(frozen=True, slots=True)
-class SqueezedHdu:
-    """A tile-compressed image, or any other HDU whose data are in memory.
+class Piece:
+    """Bytes of a data unit, and their sum as if they began at a word."""
+
+    data: bytes
+    total: int
+
+    @classmethod
+    def of(cls, data: bytes) -> Piece:
+        """Sum some bytes."""
+        return cls(data, sum_block(data))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyHdu:
+    """An HDU whose data are in memory.
 
     Attributes
     ----------
     cards : dict
         Structural keywords, but for EXTNAME and checksums.
-    rows, heap : bytes
-        Table and heap; what comes first and what follows.
+    pieces : tuple of Piece
+        The data, one behind the other.
     """
 
     cards: dict[str, CardValue]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run of tiles: the rows of their table, as lengths and places in the heap of this part alone."""
+
+    columns: tuple[tuple[str, str], ...]
     rows: bytes
-    heap: bytes = b""
+    tiles: int
+    heap: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class SqueezePlan:
+    """An image that is to be compressed, divided into jobs that may be done at the same time."""
+
+    path: Path
+    shape: tuple[int, ...]
+    plane: tuple[int, int]
+    pixels: PixelFormat
+    method: Method
+    jobs: tuple[Callable[[], Part], ...]
+
+    def finish(self, parts: Sequence[Part]) -> ReadyHdu:
+        """Put the parts together, in the order of the jobs."""
+        nowhere = FrameFile(Stamp(self.path, 0, 0, 0), ())
+        tiles = [PlaneTiles(nowhere, part.columns, part.tiles, part.rows, 0, len(part.heap.data)) for part in parts]
+        joined = join_tiles(tiles)
+        table: dict[str, CardValue] = {
+            "XTENSION": ("BINTABLE", "tile-compressed image"),
+            "BITPIX": 8,
+            "NAXIS": 2,
+            "NAXIS1": (joined.row_size, "bytes of a row"),
+            "NAXIS2": (len(joined.rows) // joined.row_size, "tiles"),
+            "PCOUNT": (joined.heap_size, "bytes of the heap"),
+            "GCOUNT": 1,
+            "TFIELDS": len(joined.columns),
+        }
+        for number, (name, form) in enumerate(joined.columns, start=1):
+            table |= {f"TTYPE{number}": name, f"TFORM{number}": form}
+        pieces = [Piece.of(joined.rows)]
+        for segment in joined.segments:  # heaps are kept as they are, unless they have gaps
+            heap = parts[segment.plane].heap
+            whole = (segment.offset, segment.size) == (0, len(heap.data))
+            pieces.append(heap if whole else Piece.of(heap.data[segment.offset : segment.offset + segment.size]))
+        return ReadyHdu(table | _cards(self.pixels, self.method, self.shape, self.plane), tuple(pieces))
 
 
 def find_planes(path: Path, hdu: int, limits: Limits) -> tuple[FrameFile, tuple[Plane, ...]]:
@@ -63,10 +129,11 @@ def find_planes(path: Path, hdu: int, limits: Limits) -> tuple[FrameFile, tuple[
     return file, tuple(plane for (number, _), plane in sorted(found.items()) if number == hdu)
 
 
-def squeeze(path: Path, hdu: int, shape: tuple[int, ...], limits: Limits) -> SqueezedHdu | None:
-    """Compress an image without loss: integers by RICE_1, the rest by GZIP_2; None where there is nothing to compress.
+def plan_squeeze(path: Path, hdu: int, shape: tuple[int, ...], limits: Limits) -> SqueezePlan | None:
+    """Plan to compress an image without loss: integers by RICE_1, the rest by GZIP_2; None where that is not done.
 
     Images with more than three axes are left as they are, and so are integers of 64 bits, which cfitsio cannot unpack.
+    Tiles are those of cubes, so that compressed frames are joined to a cube as they are.
 
     Raises
     ------
@@ -78,34 +145,51 @@ def squeeze(path: Path, hdu: int, shape: tuple[int, ...], limits: Limits) -> Squ
     file, planes = find_planes(path, hdu, limits)
     if not planes or planes[0].encoding is Encoding.TILES or not 2 <= len(shape) <= _AXES_MAX:
         return None
-    pixels = planes[0].format
+    pixels, plane = planes[0].format, planes[0].shape
     if pixels.bitpix == 64:
         return None
     method = choose_method(pixels, Compression())
-    members = tuple((index, file, plane) for index, plane in enumerate(planes))
-    done = fetch_squeezed(SqueezeTask(path, members, pixels, method, 0, limits))
-    tiles: list[PlaneTiles] = []
-    for result in done.results:
-        if isinstance(result, Fault):
-            message = f"{path}: {result.reason}"
-            raise Rejected(message, remedy="push it again")
-        tiles.append(result)
-    joined = join_tiles(tiles)
-    heap = b"".join(done.heap[part.offset : part.offset + part.size] for part in joined.segments)
-    cards = _cards(pixels, method, shape, planes[0].shape)
-    table: dict[str, CardValue] = {
-        "XTENSION": ("BINTABLE", "tile-compressed image"),
-        "BITPIX": 8,
-        "NAXIS": 2,
-        "NAXIS1": (joined.row_size, "bytes of a row"),
-        "NAXIS2": (len(joined.rows) // joined.row_size, "tiles"),
-        "PCOUNT": (joined.heap_size, "bytes of the heap"),
-        "GCOUNT": 1,
-        "TFIELDS": len(joined.columns),
-    }
-    for number, (name, form) in enumerate(joined.columns, start=1):
-        table |= {f"TTYPE{number}": name, f"TFORM{number}": form}
-    return SqueezedHdu(table | cards, joined.rows, heap)
+    jobs: list[Callable[[], Part]] = []
+    for number, item in enumerate(planes):
+        if method.algorithm == "RICE_1" and item.encoding is Encoding.PLAIN:
+            height = tile_rows(plane)
+            jobs += [
+                partial(_rice, path, item, start, min(height, plane[0] - start)) for start in range(0, plane[0], height)
+            ]
+        else:
+            task = SqueezeTask(path, ((number, file, item),), pixels, method, 0, limits)
+            jobs.append(partial(_by_task, task))
+    return SqueezePlan(path, shape, plane, pixels, method, tuple(jobs))
+
+
+def _rice(path: Path, plane: Plane, start: int, rows: int) -> Part:
+    """Compress one tile, read on its own: pixels stay in the cache, and large images have many tiles."""
+    dtype = stored_dtype(plane.format.bitpix)
+    pixels = np.empty((rows, plane.shape[1]), dtype)
+    target = pixels.reshape(-1).view(np.uint8).data
+    offset = plane.offset + start * plane.shape[1] * dtype.itemsize
+    with reading(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            done = 0
+            while done < len(target) and (got := os.preadv(descriptor, [target[done:]], offset + done)):
+                done += got
+        finally:
+            os.close(descriptor)
+    if done < len(target):
+        message = f"{path} ends {len(target) - done} bytes too early"
+        raise Rejected(message, remedy="push the extension again")
+    heap = rice_encode(pixels).tobytes()
+    return Part(_RICE_COLUMNS, np.array([len(heap), 0], ">i8").tobytes(), 1, Piece.of(heap))
+
+
+def _by_task(task: SqueezeTask) -> Part:
+    done = fetch_squeezed(task)
+    (result,) = done.results
+    if isinstance(result, Fault):
+        message = f"{task.fragment}: {result.reason}"
+        raise Rejected(message, remedy="push the extension again")
+    return Part(result.columns, result.rows, result.tiles, Piece.of(done.heap))
 
 
 def _cards(pixels: PixelFormat, method: Method, shape: tuple[int, ...], plane: tuple[int, int]) -> dict[str, CardValue]:
@@ -136,7 +220,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int | N
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > count:
+                if len(waiting) > 2 * count:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

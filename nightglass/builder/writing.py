@@ -6,7 +6,7 @@ Nothing is decoded unless it is compressed, and a clock is in no header: the sam
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nightglass.builder.cards import HeaderRules, kept_header
 from nightglass.builder.headertext import read_header
 from nightglass.builder.records import ExtensionRecord
-from nightglass.builder.tiles import SqueezedHdu, in_order, squeeze
+from nightglass.builder.tiles import Part, Piece, ReadyHdu, in_order, plan_squeeze
 from nightglass.config import Limits
 from nightglass.cubes.placing import header_cards, primary_cards
 from nightglass.cubes.publishing import publishing
@@ -35,7 +35,7 @@ from nightglass.fitsio.structure import is_structural
 
 __all__ = ["extension_header", "write_arrays", "write_frame"]
 
-_PIECE: Final = 4 << 20
+_PIECE: Final = 1 << 19
 _NOT_COPIED: Final = frozenset(
     {
         *("SIMPLE", "XTENSION", "EXTEND", "BLOCKED", "GROUPS", "NEXTEND", "LONGSTRN", "INHERIT", "END"),
@@ -51,7 +51,7 @@ class _Ready:
     """An extension whose header and size are known."""
 
     cards: tuple[str, ...]
-    source: ExtensionRecord | SqueezedHdu
+    source: ExtensionRecord | ReadyHdu
 
 
 def write_frame(
@@ -123,7 +123,7 @@ def _of_array(name: str, pixels: NDArray[Any], header: fits.Header) -> _Ready:
     layout: dict[str, CardValue] = {"XTENSION": ("IMAGE", "image extension"), "BITPIX": bitpix, "NAXIS": stored.ndim}
     layout |= {f"NAXIS{axis}": length for axis, length in enumerate(reversed(stored.shape), start=1)}
     layout |= {"PCOUNT": 0, "GCOUNT": 1} | _scaling(header)
-    return _Ready(_all_cards(name, header, layout), SqueezedHdu(layout, stored.tobytes()))
+    return _Ready(_all_cards(name, header, layout), ReadyHdu(layout, (Piece.of(stored.tobytes()),)))
 
 
 def _publish(primary: fits.Header, ready: Iterable[_Ready], path: Path, *, overwrite: bool, durable: bool) -> Path:
@@ -172,24 +172,32 @@ def _ready(
     compress: bool,
     threads: int | None,
 ) -> Iterator[_Ready]:
-    def prepare(record: ExtensionRecord) -> _Ready:
-        info, header = extension_header(record, rules, limits)
-        squeezed = None
-        if compress and info.is_image and not info.is_compressed_image:
-            squeezed = squeeze(record.path, record.hdu, info.shape, limits)
-        return _Ready(_cards(record.name, info, header, squeezed), squeezed or record)
+    found = [(record, *extension_header(record, rules, limits)) for record in extensions]
+    if not compress:
+        for record, info, header in found:
+            yield _Ready(_cards(record.name, info, header, None), record)
+        return
+    plans = [
+        plan_squeeze(record.path, record.hdu, info.shape, limits)
+        if info.is_image and not info.is_compressed_image
+        else None
+        for record, info, _ in found
+    ]
+    parts = in_order(_call, [job for plan in plans if plan is not None for job in plan.jobs], threads=threads)
+    for (record, info, header), plan in zip(found, plans, strict=True):
+        made = None if plan is None else plan.finish([next(parts) for _ in plan.jobs])
+        yield _Ready(_cards(record.name, info, header, made), made or record)
 
-    if compress:
-        yield from in_order(prepare, extensions, threads=threads)
-    else:
-        yield from map(prepare, extensions)
+
+def _call(job: Callable[[], Part]) -> Part:
+    return job()
 
 
-def _cards(name: str, info: HduInfo, header: fits.Header, squeezed: SqueezedHdu | None) -> tuple[str, ...]:
+def _cards(name: str, info: HduInfo, header: fits.Header, made: ReadyHdu | None) -> tuple[str, ...]:
     """Return the cards of an extension, without checksums."""
-    if squeezed is not None:
-        layout: list[str] = make_cards(squeezed.cards)
-        ours: dict[str, CardValue] = dict(squeezed.cards)
+    if made is not None:
+        layout: list[str] = make_cards(made.cards)
+        ours: dict[str, CardValue] = dict(made.cards)
     elif info.shape and not info.is_compressed_image:
         ours = _image_layout(info)
         layout = make_cards(ours)
@@ -245,12 +253,12 @@ def _write_extension(stream: FileIO, ready: _Ready) -> None:
     """Write data first, for the header tells their sum."""
     start = stream.tell()
     stream.seek(start + sealed_size(ready.cards))
-    if isinstance(ready.source, SqueezedHdu):
-        rows, heap = ready.source.rows, ready.source.heap
-        total = add_sums(sum_block(rows), rotated(sum_block(heap), len(rows)))
-        size = len(rows) + len(heap)
-        _write_all(stream, rows)
-        _write_all(stream, heap)
+    if isinstance(ready.source, ReadyHdu):
+        total = size = 0
+        for piece in ready.source.pieces:
+            _write_all(stream, piece.data)
+            total = add_sums(total, rotated(piece.total, size))
+            size += len(piece.data)
     else:
         total, size = _copy_data(stream, ready.source)
     _write_all(stream, bytes(-size % BLOCK))
