@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import pytest_timeout
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# the same examples in every run: whoever hunts for new ones runs with --hypothesis-profile=default
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+# the same examples in every run, however slow the machine: whoever hunts for new ones runs with
+# --hypothesis-profile=default
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
 _MEASURED = re.compile(r"(?<!not )\b(?:drill|bench)\b")

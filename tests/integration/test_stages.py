@@ -195,7 +195,7 @@ def test_a_stage_keeps_its_claim_for_as_long_as_it_runs(night: Night, tmp_path: 
     rivals = []
 
     def slow(job: GroupJob, **tools: Any) -> GroupOutcome:
-        time.sleep(1.5)
+        time.sleep(3.0)
         rivals.append(night.ledger.claim_stage(PLAN.night, "lynx", Stage.FINAL, owner="rival", lease_s=60))
         return run_group(job, **tools)
 
@@ -207,7 +207,7 @@ def test_a_stage_keeps_its_claim_for_as_long_as_it_runs(night: Night, tmp_path: 
         pool=night.pool,
         observatory=night.observatory,
         reduce=slow,
-        lease_s=0.75,
+        lease_s=2.0,
     )
     assert summary is not None
     assert rivals

@@ -79,13 +79,16 @@ def test_a_night_that_was_stopped_goes_on_where_it_stopped(site: Site) -> None:
 
 @pytest.mark.parametrize(("settings", "most"), [({"at_once": 3, "memory_mib": 4096}, 3), ({"memory_mib": 300}, 2)])
 def test_as_many_at_once_as_the_budget_allows(site: Site, settings: dict[str, Any], most: int) -> None:
-    lock, running, seen = threading.Lock(), [0], [0]
+    lock, running, seen, full = threading.Lock(), [0], [0], threading.Event()
 
     def slow(request: CubeRequest, **_: Any) -> CubeSummary:
         with lock:
             running[0] += 1
             seen[0] = max(seen[0], running[0])
-        threading.Event().wait(0.05)
+            if running[0] >= most:
+                full.set()
+        assert full.wait(120)
+        threading.Event().wait(0.05)  # for one too many to come
         with lock:
             running[0] -= 1
         return joined(request)

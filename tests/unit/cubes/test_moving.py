@@ -43,7 +43,7 @@ def write(paths: list[Path], out: Path, formats: dict[str, PixelFormat] | None =
     write_plain(plan_of(survey, request, formats), out, pool=SerialPool(), limits=Limits())
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(kind=st.sampled_from(sorted(BITPIX)), shape=SHAPES, frames=st.integers(1, 5), checksum=st.booleans())
 def test_planes_of_any_type_and_size(tmp_path_factory, kind, shape, frames, checksum):
     directory = tmp_path_factory.mktemp("cube")

@@ -48,7 +48,7 @@ def part(request, tmp_path, monkeypatch):
     return path
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     offset=st.integers(0, 9000),
     sizes=st.lists(st.sampled_from([1, 7, 80, 2880, 4096, 65536, 1 << 20]), max_size=4),
@@ -70,7 +70,7 @@ def test_what_is_put_into_an_outlet_is_in_the_file_and_nothing_else(part, offset
     assert found[offset + len(whole) :] == b"\xaa" * max(_ROOM - offset - len(whole), 0)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(length=st.integers(0, 2_500_000), start=st.integers(0, 300_000), size=st.integers(0, 2_500_000))
 def test_a_file_of_any_length_is_read_from_anywhere(part, length, start, size):
     content = (b"0123456789abcdef." * 150_000)[:length]

@@ -181,7 +181,7 @@ def test_random_groups(tmp_path: Path) -> None:
     check_like_slow_scan(path, scan_file(path, LIMITS))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(st.data())
 def test_damaged_headers_are_scanned_as_the_slow_way_does(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a.fits"

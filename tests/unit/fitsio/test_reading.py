@@ -283,7 +283,7 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return [*plain, gzip.compress(plain[0])]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_damage_ends_in_pixels_or_in_one_error_of_ours(
     data: st.DataObject, victims: list[bytes], tmp_path: Path

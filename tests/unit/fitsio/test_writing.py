@@ -198,7 +198,9 @@ def test_raw_headers_become_legal(product: Path, make_image: Make, verified: Ver
     assert list(sci["HISTORY"]) == ["of the raw file"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(cards=st.lists(st.binary(min_size=80, max_size=80) | st.sampled_from([b"CRVAL1  = 'x'".ljust(80)]), max_size=5))
 def test_any_raw_header_gives_a_product_that_reads(cards: list[bytes], product: Path, make_image: Make) -> None:
     from nightglass.fitsio.cards import repair_cards
