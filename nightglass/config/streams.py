@@ -66,6 +66,8 @@ class StreamSource(Section):
     """Length of one event file of a stream of hits, in the time of its readouts."""
     hit_map: tuple[int, int] = (35, 16)
     """Rows and columns of the hit map of an event file."""
+    chips: int = Field(1, ge=1, le=32)
+    """More than 1: an event file has one hit map for each chip, by the numbers of chips, from 0."""
     lag_alarm_s: float = Field(10.0, gt=0)
     """Alarm when what is worked on was received this long ago."""
     silence_alarm_s: float = Field(60.0, ge=0)

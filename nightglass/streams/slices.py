@@ -4,7 +4,7 @@
 HDU          what it holds
 ============ =========================================================================================
 primary      start and length of the slice, readouts, hits, losses
-``HITMAP``   image of uint32, rows x columns: hits of each pixel
+``HITMAP``   image of uint32, rows x columns: hits of each pixel; of several chips ``HITMAP0``, ``HITMAP1``...
 ``HITS``     the columns of `HIT_DTYPE`, and ``TIME``: seconds from DATE-OBS
 ``READOUTS`` number, time stamp, size, status bits and hits of every readout
 ``TOT``      time over threshold: hits in bins of equal width
@@ -56,13 +56,16 @@ class SliceShape:
     Attributes
     ----------
     rows, columns : int
-        Of the hit map; hits elsewhere are counted in the header.
+        Of a hit map; hits elsewhere are counted in the header.
+    chips : int
+        1: one map, whatever numbers chips have; more: a map for each, from number 0.
     tot_bins : int
         Between 0 and `tot_us`.
     """
 
     rows: int = 35
     columns: int = 16
+    chips: int = 1
     tot_bins: int = 99
     tot_us: float = 500.0
 
@@ -120,12 +123,14 @@ def write_slice(path: Path, events: EventSlice, *, shape: SliceShape, stream: st
     hits = events.hits[np.argsort(events.hits, order=("timestamp", "readout_id", "decoding_order"), kind="stable")]
     readouts = events.readouts[np.argsort(events.readouts, order=("timestamp", "readout_id"), kind="stable")]
     inside = (hits["row"] < shape.rows) & (hits["column"] < shape.columns)
+    if shape.chips > 1:
+        inside &= hits["chip_id"] < shape.chips
     primary: dict[str, CardValue] = {
         "SIMPLE": (True, "conforms to the FITS standard"),
         "BITPIX": 8,
         "NAXIS": 0,
         "EXTEND": True,
-        "NEXTEND": (4, "extensions in this file"),
+        "NEXTEND": (3 + shape.chips, "extensions in this file"),
         "STREAM": (stream, "stream that it was received from"),
         "EXPNUM": (exposure_number(events.start), "day, time and milliseconds, UTC"),
         "DATE-OBS": (iso_time(events.start), "start of the slice"),
@@ -133,12 +138,12 @@ def write_slice(path: Path, events: EventSlice, *, shape: SliceShape, stream: st
         "EXPTIME": (float(events.length_s), "[s] length of the slice"),
         "NREADOUT": (len(readouts), "readouts in the slice"),
         "NHITS": (len(hits), "hits in the slice"),
-        "NOUTSIDE": (int(np.count_nonzero(~inside)), "hits outside of the hit map"),
+        "NOUTSIDE": (int(np.count_nonzero(~inside)), "hits outside of the hit maps"),
     }
     primary |= {card: (getattr(events.losses, name), comment) for name, (card, comment) in _LOSSES.items()}
     hdus = [
         ReadyHdu(make_cards(primary)),
-        _hit_map(hits[inside], shape),
+        *_hit_maps(hits[inside], shape),
         _hits(hits, events.start),
         _table("READOUTS", readouts, {"timestamp": "ns", "size": "byte"}),
         _spectrum(hits, shape),
@@ -177,7 +182,13 @@ def _rows(hdu: fits.BinTableHDU, dtype: np.dtype[Any]) -> NDArray[np.void]:
     return rows
 
 
-def _hit_map(hits: NDArray[np.void], shape: SliceShape) -> ReadyHdu:
+def _hit_maps(hits: NDArray[np.void], shape: SliceShape) -> list[ReadyHdu]:
+    if shape.chips == 1:
+        return [_hit_map("HITMAP", hits, shape)]
+    return [_hit_map(f"HITMAP{chip}", hits[hits["chip_id"] == chip], shape) for chip in range(shape.chips)]
+
+
+def _hit_map(name: str, hits: NDArray[np.void], shape: SliceShape) -> ReadyHdu:
     counts = np.zeros((shape.rows, shape.columns), np.uint32)
     np.add.at(counts, (hits["row"], hits["column"]), 1)
     cards: dict[str, CardValue] = {
@@ -190,7 +201,7 @@ def _hit_map(hits: NDArray[np.void], shape: SliceShape) -> ReadyHdu:
         "GCOUNT": 1,
         "BSCALE": 1,
         "BZERO": _ZERO,
-        "EXTNAME": "HITMAP",
+        "EXTNAME": name,
         "BUNIT": "count",
     }
     return ReadyHdu(make_cards(cards), (counts ^ np.uint32(_ZERO)).astype(">u4").tobytes())

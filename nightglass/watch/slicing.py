@@ -74,7 +74,7 @@ class HitAssembler:
         self._place = place
         self._length_s = source.slice_s
         self._wait_s = source.wait_s
-        self._shape = SliceShape(rows=source.hit_map[0], columns=source.hit_map[1])
+        self._shape = SliceShape(rows=source.hit_map[0], columns=source.hit_map[1], chips=source.chips)
         self._decoders: dict[str, HitDecoder] = {}
         self._continuity: dict[str, Continuity] = {}
         self._open: dict[datetime, _Open] = {}
