@@ -17,7 +17,7 @@ from nightglass.pool import SerialPool
 from nightglass.watch import Watch
 from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
 
-LIVE_S = 60.0
+LIVE_S = 120.0
 
 
 def eventually(condition: Callable[[], object], *, what: str) -> None:
