@@ -261,28 +261,29 @@ class Bench:
         size = sum(path.stat().st_size for path in frames)
         taken: dict[str, list[float]] = {name: [] for name in contenders}
         for number in range(self.rounds):
-            shell(f"cd {frames[0].parent}; cat *.fits > /dev/null; : > $OUT")(self.scratch / "none")
             order = list(contenders) if number % 2 == 0 else list(reversed(contenders))
             for name in order:
                 out = self.scratch / "cube.fits"
-                self.settle(size)
+                self.settle(frames)
                 taken[name].append(contenders[name](out))
                 out.unlink(missing_ok=True)  # what is not written to disk yet need not be, in the time of the next
         show(title, size, taken, reaches)
 
-    def settle(self, size: int) -> None:
-        """Give every contender the same machine: a disk with nothing left to do, and memory that is there.
+    def settle(self, frames: Sequence[Path]) -> None:
+        """Give every contender the same machine: an idle disk, free memory that is there, and frames in the cache.
 
-        A virtual machine hands memory that nothing uses back to its host, and gets it again page by page, several times
-        slower than memory; who comes after a long contender would pay for that.
+        A virtual machine may hand memory that was not used for some seconds back to its host, and get it again page by
+        page, several times slower than memory; who comes after a long contender would pay for that.
         """
         file = self.scratch / "settle"
         block = bytes(1 << 20)
         with file.open("wb", buffering=0) as stream:
-            for _ in range(2 * size >> 20):
+            for _ in range(2 * sum(path.stat().st_size for path in frames) >> 20):
                 stream.write(block)
         file.unlink()
         os.sync()
+        for path in frames:
+            path.read_bytes()
 
 
 def show(title: str, size: int, taken: dict[str, list[float]], reaches: Sequence[Reach]) -> None:
