@@ -32,13 +32,14 @@ from nightglass.builder.records import (
     SendReport,
     WriteOrder,
 )
+from nightglass.builder.refusals import Purged
 from nightglass.builder.rois import RoiTable
 from nightglass.builder.sending import Dispatcher, Ticket
 from nightglass.builder.stampboard import StampBoard
 from nightglass.builder.stamps import StampStore
 from nightglass.builder.writing import write_frame
 from nightglass.config import BuilderOptions, Camera, Limits, Site
-from nightglass.errors import Rejected, Retryable, Waiting
+from nightglass.errors import Retryable, Waiting
 from nightglass.fitsio import write_atomic
 from nightglass.layout import Layout
 from nightglass.model import sanitize
@@ -331,7 +332,7 @@ class CameraOutputs:
             if path is not None and path.is_file():
                 return path
         message = f"frame {view.frame} of exposure {exposure.expid} is in no file any more"
-        raise Rejected(message, remedy="archive the others, or push it again")
+        raise Purged(message, remedy="archive the others, or push it again")
 
     def _measure_focus(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
         if options.donut_app:
@@ -378,7 +379,7 @@ def _refuse_purged(frame: FrameView) -> None:
     if frame.purged or not frame.extensions:
         where = f"; it is in {frame.files[-1]}" if frame.files else ""
         message = f"frame {frame.frame} of exposure {frame.expid} has no extensions in the spool{where}"
-        raise Rejected(message, remedy="push it again, or use its file or archive")
+        raise Purged(message, remedy="push it again, or use its file or archive")
 
 
 def _made(directory: Path) -> Path:

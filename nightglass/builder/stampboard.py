@@ -10,10 +10,10 @@ from typing import Any
 from nightglass.builder.cubing import ArchiveRules, archive_cube
 from nightglass.builder.naming import Names
 from nightglass.builder.records import ExposureView, RoiOrder, SendReport
+from nightglass.builder.refusals import Unknown
 from nightglass.builder.sending import Dispatcher, Ticket
 from nightglass.builder.stamps import StampStore
 from nightglass.config import BuilderOptions, Camera, Limits
-from nightglass.errors import Rejected
 from nightglass.pool import Pool
 
 __all__ = ["StampBoard"]
@@ -57,13 +57,13 @@ class StampBoard:
 
         Raises
         ------
-        Rejected
+        Unknown
             If there are no stamps.
         """
         files = [path for paths in self._store.files(exposure).values() for path in paths]
         if not files:
             message = f"exposure {exposure.expid} has no stamps"
-            raise Rejected(message, remedy="accept regions of interest before its frames are built")
+            raise Unknown(message, remedy="accept regions of interest before its frames are built")
         out = self._names.stamp_cube(exposure, options, order)
         archive_cube(
             files,
@@ -116,7 +116,7 @@ class StampBoard:
         if not found:
             which = "" if order.frame is None else f", frame {order.frame}"
             message = f"exposure {exposure.expid}{which} has no stamps"
-            raise Rejected(message, remedy="accept regions of interest before its frames are built")
+            raise Unknown(message, remedy="accept regions of interest before its frames are built")
         return found
 
     def _send(

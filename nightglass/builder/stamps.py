@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nightglass.builder.cards import HeaderRules
 from nightglass.builder.naming import Names
 from nightglass.builder.records import ExposureView, ExtensionRecord, FrameView, RoiOrder
+from nightglass.builder.refusals import Unknown
 from nightglass.builder.rois import Roi, RoiTable
 from nightglass.builder.tiles import find_planes
 from nightglass.builder.writing import extension_header, write_arrays, write_frame
@@ -138,13 +139,15 @@ class StampStore:
 
         Raises
         ------
-        Rejected
-            If there are none, or a file of that name is there and not to be overwritten.
+        Unknown
+            If there are none.
+        Exists
+            If another file of that name is there, and not to be overwritten.
         """
         files = self.files(exposure, frame).get(frame)
         if not files:
             message = f"exposure {exposure.expid}, frame {frame} has no stamps"
-            raise Rejected(message, remedy="accept regions of interest before the frame is built")
+            raise Unknown(message, remedy="accept regions of interest before the frame is built")
         primary = scan_headers(files[0], self._limits)[0].header
         kept = fits.Header([card for card in primary.cards if not is_structural(card.keyword)])
         kept["EXTNAME"] = "PRIMARY"

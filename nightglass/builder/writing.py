@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nightglass.builder.cards import HeaderRules, kept_header
 from nightglass.builder.headertext import read_header
 from nightglass.builder.records import ExtensionRecord
+from nightglass.builder.refusals import Exists
 from nightglass.builder.tiles import Part, Piece, ReadyHdu, in_order, plan_squeeze
 from nightglass.config import Limits
 from nightglass.cubes.placing import header_cards, primary_cards
@@ -82,9 +83,10 @@ def write_frame(
 
     Raises
     ------
+    Exists
+        If another file has that name and is not to be overwritten; one with the same bytes is left as it is.
     Rejected
-        If another file has that name and is not to be overwritten (one with the same bytes is left as it is), or an
-        extension in the spool is damaged.
+        If an extension in the spool is damaged.
     Retryable
         If the file system refuses.
     """
@@ -161,7 +163,7 @@ def _refuse_other(path: Path, part: Path) -> None:
     if path.is_file() and path.stat().st_size == part.stat().st_size and content_id(path) == content_id(part):
         return
     message = f"{path} is there already"
-    raise Rejected(message, remedy="ask for it to be overwritten, or give it another name by add_on")
+    raise Exists(message, remedy="ask for it to be overwritten, or give it another name by add_on")
 
 
 def _ready(
