@@ -49,20 +49,17 @@ class Caretaker:
 
     def tidy(self) -> None:
         """Give back what is beyond the thresholds; what is not saved stays, and is told."""
-        if not self._lock.acquire(blocking=False):
-            return  # somebody is at it
         try:
-            frames = self._by_exposure()
-            surplus = find_surplus([views for _, views in frames], self._settings)
-            for view in surplus.free:
-                self._give_back(view)
-            self._tell(surplus.unsaved)
-            self._delete_files(frames)
-            self._forget(frames)
+            with self._lock:
+                frames = self._by_exposure()
+                surplus = find_surplus([views for _, views in frames], self._settings)
+                for view in surplus.free:
+                    self._give_back(view)
+                self._tell(surplus.unsaved)
+                self._delete_files(frames)
+                self._forget(frames)
         except NightglassError as error:
             _log.warning("the spool cannot be tidied: %s", error)
-        finally:
-            self._lock.release()
 
     def make_room(self, count: int) -> None:
         """Give back so many bytes, oldest first, if that much is saved."""

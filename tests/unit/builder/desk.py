@@ -74,7 +74,7 @@ def wait_for(made: Builder, name: str, what: str, after: int = 0) -> Mapping[str
         events = made.wait_event(after, PATIENCE_S)
         assert events, f"no event {name} {what} came"
         for event in events:
-            if event.name == name and event.data.get("what") == what:
+            if event.name == name and event.data.get("what", "") == what:
                 return event.data
         after = events[-1].number
 
