@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def write_quicklook(path: Path, images: Sequence[Image], *, label: str, quality:
     draw.text((_MARGIN, place), _fitted(_printable(label), room, draw, font), fill=_GREYS, font=font)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
-        canvas.save(stream, format="PNG", compress_level=1)
+        canvas.save(stream, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
         stream.flush()
         os.fsync(stream.fileno())
 
