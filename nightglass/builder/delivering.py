@@ -158,6 +158,10 @@ class CameraOutputs:
         """Compose the primary header."""
         return compose_primary(exposure, frame, options, self._site, HeaderRules(exclude=options.exclude))
 
+    def path(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, order: WriteOrder) -> Path:
+        """Return where `write` writes."""
+        return self._names.frame(exposure, frame.frame, options, order)
+
     def write(
         self,
         exposure: ExposureView,
@@ -181,7 +185,7 @@ class CameraOutputs:
         return write_frame(
             frame.extensions,
             compose_primary(exposure, frame, options, self._site, rules),
-            self._names.frame(exposure, frame.frame, options, order),
+            self.path(exposure, frame, options, order),
             rules=rules,
             compress=options.compress if order.compress is None else order.compress,
             replace=replace,

@@ -200,7 +200,12 @@ class Finisher:
 
     # pieces
     def _written(self, exposure: ExposureView, view: FrameView, options: BuilderOptions, order: WriteOrder) -> Path:
-        path = self.outputs().write(exposure, view, options, order, replace=view.files)
+        path = self.outputs().path(exposure, view, options, order)
+        if path not in view.claims and not os.path.lexists(path):
+            view = self._holdings.change(
+                view.expid, view.frame, lambda current: replace(current, claims=(*current.claims, path))
+            )
+        path = self.outputs().write(exposure, view, options, order, replace=(*view.files, *view.claims))
 
         def note(current: FrameView) -> FrameView:
             files = (*(item for item in current.files if item != path), path)

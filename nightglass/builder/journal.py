@@ -104,6 +104,7 @@ def read_frame(directory: Path) -> FrameView:
             deadline=math.inf if record["deadline"] is None else record["deadline"],
             directory=directory,
             files=tuple(Path(item) for item in record["files"]),
+            claims=tuple(Path(item) for item in record["claims"]),
             published=Path(record["published"]) if record["published"] else None,
             revision=record["revision"],
             purged=record["purged"],

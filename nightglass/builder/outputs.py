@@ -95,6 +95,9 @@ class Outputs(Protocol):
     def primary(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> fits.Header:
         """Compose the primary header."""
 
+    def path(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, order: WriteOrder) -> Path:
+        """Return where `write` would write."""
+
     def write(
         self,
         exposure: ExposureView,

@@ -192,6 +192,8 @@ class FrameView:
         Of the spool, for this frame.
     files : tuple of Path
         Written so far, the last one last.
+    claims : tuple of Path
+        Names that were free when it was about to be written there: what has such a name is its own, also after a kill.
     published : Path or None
         Where it lies among the raw frames of the night.
     revision : int
@@ -214,6 +216,7 @@ class FrameView:
     deadline: float = float("inf")
     directory: Path = Path()
     files: tuple[Path, ...] = ()
+    claims: tuple[Path, ...] = ()
     published: Path | None = None
     revision: int = 1
     purged: bool = False
