@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +104,13 @@ class CameraOutputs:
         table = RoiTable(layout.run / f"rois-{sanitize(name)}.json")
         self._store = StampStore(self._names, table, limits=self._limits, on_alarm=on_alarm)
         self._board = StampBoard(
-            self._names, self._store, self._dispatcher, camera=camera, pool=self._pool, limits=self._limits
+            self._names,
+            self._store,
+            self._dispatcher,
+            camera=camera,
+            pool=self._pool,
+            limits=self._limits,
+            scratch=self._scratch,
         )
         self._on_sent: Callable[[SendReport], None] | None = None
         self._focus: dict[str, Any] = {}
@@ -127,9 +134,7 @@ class CameraOutputs:
     def start(self, on_sent: Callable[[SendReport], None] | None = None) -> None:
         """Take up what was left over: sends, hooks; `on_sent` is told of each delivery at its end."""
         self._on_sent = on_sent
-        for path in self._scratch.glob("*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed process was making
         self._dispatcher.start()
         self._hooks.start()
 
@@ -304,7 +309,7 @@ class CameraOutputs:
         rules = ArchiveRules.of(options, order)
         out = self._names.cube(exposure, options, order)
         given = given_values(order)
-        with tempfile.TemporaryDirectory(prefix=".frames-", dir=_made(out.parent)) as scratch:
+        with tempfile.TemporaryDirectory(prefix="frames-", dir=_made(self._scratch)) as scratch:
             paths = [self._frame_file(exposure, view, options, given, Path(scratch)) for view in frames]
             summary = archive_cube(
                 paths,

@@ -20,10 +20,24 @@ __all__ = ["StampBoard"]
 
 
 class StampBoard:
-    """Regions of interest and their stamps; see `nightglass.builder.outputs.RoiBoard`."""
+    """Regions of interest and their stamps; see `nightglass.builder.outputs.RoiBoard`.
+
+    Parameters
+    ----------
+    scratch : Path
+        Where files are made that live for a moment.
+    """
 
     def __init__(
-        self, names: Names, store: StampStore, dispatcher: Dispatcher, *, camera: Camera, pool: Pool, limits: Limits
+        self,
+        names: Names,
+        store: StampStore,
+        dispatcher: Dispatcher,
+        *,
+        camera: Camera,
+        pool: Pool,
+        limits: Limits,
+        scratch: Path,
     ) -> None:
         self._names = names
         self._store = store
@@ -31,6 +45,7 @@ class StampBoard:
         self._camera = camera
         self._pool = pool
         self._limits = limits
+        self._scratch = scratch
 
     def accept(self, rois: Sequence[Mapping[str, Any]], *, expid: int | None = None) -> int:
         """Set the regions of an exposure, or those of all that bring none; returns how many.
@@ -124,6 +139,7 @@ class StampBoard:
     ) -> tuple[SendReport, ...]:
         name = f"rois-{exposure.expid:08d}-{frame:04d}.fits"
         ticket = Ticket(receiver=receiver, expid=exposure.expid, frame=frame, what="rois", command=command, name=name)
-        with tempfile.TemporaryDirectory(prefix=".sending-", dir=self._store.directory(exposure)) as scratch:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="stamps-", dir=self._scratch) as scratch:
             path = self._store.assemble(exposure, frame, order, Path(scratch) / name)
             return self._dispatcher.send([ticket], path, 0)
