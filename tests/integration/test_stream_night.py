@@ -49,6 +49,7 @@ def test_what_the_sender_says_it_sent_is_what_comes() -> None:
 
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_short_night_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = argparse.Namespace(seconds=6.0, warm_up=3.0, size=128, bands=3, period=1.0, dark=False)
     outcome = measure(arguments)
