@@ -35,7 +35,7 @@ from nightglass.builder.records import (
 )
 from nightglass.builder.refusals import Purged
 from nightglass.builder.rois import RoiTable
-from nightglass.builder.sending import Dispatcher, Ticket
+from nightglass.builder.sending import Dispatcher, Queued, Ticket
 from nightglass.builder.stampboard import StampBoard
 from nightglass.builder.stamps import StampStore
 from nightglass.builder.writing import write_frame
@@ -60,10 +60,6 @@ class CameraOutputs:
         Finds the masters for ``dark_subtract``.
     pool : Pool, optional
         Whose workers make cubes.
-    on_report : callable, optional
-        Told of each delivery at its end, also of those that nobody waited for.
-    on_focus : callable, optional
-        Told exposure, frame and what was measured.
     """
 
     def __init__(
@@ -78,8 +74,6 @@ class CameraOutputs:
         masters: FindMasters | None = None,
         limits: Limits | None = None,
         on_alarm: Callable[[str], None] | None = None,
-        on_report: Callable[[SendReport], None] | None = None,
-        on_focus: Callable[[int, int, list[dict[str, Any]]], None] | None = None,
     ) -> None:
         self._name = name
         self._camera = camera
@@ -88,7 +82,6 @@ class CameraOutputs:
         self._masters = masters
         self._limits = limits or Limits()
         self._on_alarm = on_alarm
-        self._on_focus = on_focus
         self._names = Names.of(name, options, layout=layout, camera=camera.name)
         self._scratch = layout.run / f"making-{sanitize(name)}"
         patience = Patience(attempts=options.send_attempts, first_s=options.send_retry_s, limit=1000)
@@ -98,7 +91,7 @@ class CameraOutputs:
             allowed=options.callables,
             patience=patience,
             limit_bytes=max(options.max_bytes // 4, 1 << 20),
-            on_report=self._reported(on_report),
+            on_report=self._ended,
         )
         self._hooks = Hooks(name, layout.run, known=options.receivers, allowed=options.callables, on_alarm=on_alarm)
         table = RoiTable(layout.run / f"rois-{sanitize(name)}.json")
@@ -240,16 +233,17 @@ class CameraOutputs:
         self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, order: SendOrder, *, wait_s: float
     ) -> tuple[SendReport, ...]:
         """Put a frame into the durable queue of each receiver; wait so long for its delivery."""
+        return self._dispatcher.wait(self._queue(exposure, frame, options, order, "frame"), wait_s)
+
+    def _queue(
+        self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, order: SendOrder, what: str
+    ) -> Queued:
         receivers = options.send_to if order.send_to is None else order.send_to
+        command = options.send_command if order.send_command is None else order.send_command
+        name = self._names.frame(exposure, frame.frame, options, WriteOrder(compress=False)).name
         tickets = [
-            Ticket(
-                receiver=receiver,
-                expid=exposure.expid,
-                frame=frame.frame,
-                command=options.send_command if order.send_command is None else order.send_command,
-                name=self._names.frame(exposure, frame.frame, options, WriteOrder(compress=False)).name,
-            )
-            for receiver in receivers
+            Ticket(receiver=item, expid=exposure.expid, frame=frame.frame, what=what, command=command, name=name)
+            for item in receivers
         ]
         if not tickets:
             return ()
@@ -258,8 +252,7 @@ class CameraOutputs:
             self._dispatcher.check(ticket.receiver)
         with self._making() as path:
             self.assemble(exposure, frame, options, order, path)
-            queued = self._dispatcher.keep(tickets, path)
-        return self._dispatcher.wait(queued, wait_s)
+            return self._dispatcher.keep(tickets, path)
 
     def send_file(
         self, exposure: ExposureView, path: Path, options: BuilderOptions, order: SendOrder, *, wait_s: float
@@ -345,8 +338,7 @@ class CameraOutputs:
 
     def _measure_focus(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
         if options.donut_app:
-            order = SendOrder(send_to=(options.donut_app,), send_command=options.send_command)
-            self.send(exposure, frame, options, order, wait_s=0)
+            self._queue(exposure, frame, options, SendOrder(send_to=(options.donut_app,)), "focus")
             return
         measured = [item.to_json() for item in measure_extensions(frame.extensions)]
         record = {"expid": exposure.expid, "frame": frame.frame, "extensions": measured}
@@ -355,8 +347,6 @@ class CameraOutputs:
         path = self._names.picture(exposure, frame.frame, "focus", options).with_suffix(".json")
         with write_atomic(path) as part:
             part.write_text(json.dumps(record, indent=1) + "\n")
-        if self._on_focus is not None:
-            self._on_focus(exposure.expid, frame.frame, measured)
 
     @contextlib.contextmanager
     def _making(self) -> Iterator[Path]:
@@ -367,17 +357,13 @@ class CameraOutputs:
         finally:
             path.unlink(missing_ok=True)
 
-    def _reported(self, on_report: Callable[[SendReport], None] | None) -> Callable[[SendReport], None]:
-        def told(report: SendReport) -> None:
-            if not report.delivered and self._on_alarm is not None:
-                what = "the archive" if report.frame is None else f"frame {report.frame}"
-                text = f"{what} of exposure {report.expid} was not delivered to {report.receiver}: {report.error}"
-                self._on_alarm(text)
-            for tell in (on_report, self._on_sent):
-                if tell is not None:
-                    tell(report)
-
-        return told
+    def _ended(self, ticket: Ticket, report: SendReport) -> None:
+        if not report.delivered and self._on_alarm is not None:
+            which = "" if report.frame is None else f" (frame {report.frame})"
+            what = f"{ticket.what} of exposure {report.expid}{which}"
+            self._on_alarm(f"{what} was not delivered to {report.receiver}: {report.error}")
+        if self._on_sent is not None and ticket.what in ("frame", "archive"):
+            self._on_sent(report)
 
 
 def _exclude(options: BuilderOptions, asked: tuple[str, ...] | None) -> tuple[str, ...]:

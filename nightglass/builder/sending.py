@@ -25,7 +25,7 @@ from nightglass.builder.targets import Target, find_target, kept_target
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.model import content_key, sanitize
 
-__all__ = ["Dispatcher", "Ticket", "sanitize_name"]
+__all__ = ["Dispatcher", "Queued", "Ticket", "sanitize_name"]
 
 _PIECE: Final = 1 << 20
 _MAX_HEADER: Final = 512
@@ -40,7 +40,7 @@ class Ticket:
     receiver : str
         Its name, as it was asked for.
     what : str
-        ``frame``, ``archive`` or ``rois``.
+        ``frame``, ``archive``, ``rois`` (stamps of a frame) or ``focus`` (a frame whose focus is to be measured).
     frame : int or None
         None: the whole exposure.
     command : str
@@ -93,7 +93,7 @@ class Dispatcher:
         patience: Patience | None = None,
         timeout_s: float = 30.0,
         limit_bytes: int = 4 << 30,
-        on_report: Callable[[SendReport], None] | None = None,
+        on_report: Callable[[Ticket, SendReport], None] | None = None,
     ) -> None:
         self._directory = directory
         self._known = dict(known or {})
@@ -281,7 +281,8 @@ class Dispatcher:
         Path(ticket.file).unlink(missing_ok=True)
         if self._on_report is None:
             return
-        self._on_report(_report(ticket, delivered=not ended.error, attempts=ended.attempts, error=ended.error))
+        report = _report(ticket, delivered=not ended.error, attempts=ended.attempts, error=ended.error)
+        self._on_report(ticket, report)
 
 
 def sanitize_name(name: str) -> str:

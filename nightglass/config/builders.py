@@ -38,7 +38,7 @@ class BuilderOptions(Section):
     pull: dict[str, str] = Field(default_factory=dict)
     """Source -> where it is fetched: ``http://host/path``, ``module:function``, or a directory; the others push.
 
-    ``{expid}``, ``{frame}`` and ``{source}`` are filled in."""
+    ``{expid}``, ``{frame}``, ``{source}`` and ``{night}`` are filled in. Set in the file only."""
     unassigned: Literal["accept", "refuse"] = "accept"
     """What is done with extensions of frames that nobody assigned."""
     timeout_s: float = Field(30.0, gt=0)
@@ -85,7 +85,7 @@ class BuilderOptions(Section):
     use_exp_dir: bool = True
     sub_dir: str = ""
     add_frame: bool | None = True
-    """Frame number in file names; None: where an exposure has several."""
+    """Frame number in file names; None: in those of all frames but the first, 0."""
     add_on: str = ""
     """Goes before ``.fits``."""
     compress: bool = False
@@ -142,7 +142,7 @@ class BuilderOptions(Section):
     donut_app: str = ""
     """Who does it: URL or ``module:function``; empty: the simple measure that is built in."""
     stamp_mib: int = Field(256, ge=1)
-    """Memory for the stamps that wait for their cube."""
+    """Space on disk for the stamps that wait for their cube."""
 
     callables: tuple[str, ...] = ()
     """Modules, or ``module:function``, that targets may name; nothing else is ever imported. Set in the file only."""

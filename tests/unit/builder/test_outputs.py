@@ -21,6 +21,7 @@ from nightglass.builder.records import (
     Instructions,
     RoiOrder,
     SendOrder,
+    SendReport,
     WriteOrder,
 )
 from nightglass.config import BuilderOptions, Site, load_camera
@@ -212,6 +213,23 @@ def test_a_frame_is_sent_to_whom_options_name_or_an_order(tmp_path: Path, output
     assert outputs.send(exposure(), view, OPTIONS, SendOrder(), wait_s=0) == ()
 
 
+def test_who_wants_to_know_is_told_of_frames_and_archives_and_of_nothing_else(
+    tmp_path: Path, outputs: CameraOutputs, alarms: list[str]
+) -> None:
+    reports: list[SendReport] = []
+    outputs.start(reports.append)
+    outputs.rois.accept([{"extension": "GUIDE5", "x": 20, "y": 30, "size": 10}])
+    options = OPTIONS.model_copy(update={"guider_app": f"{HERE}:fail", "use_donut": True, "donut_app": f"{HERE}:fail"})
+    view = built(tmp_path, 3)
+    outputs.built(exposure(), view, options)
+    order = SendOrder(send_to=(f"{HERE}:take_file",))
+    outputs.send(exposure(), view, options, order, wait_s=0)
+    outputs.send_file(exposure(), view.extensions[0].path, options, order, wait_s=0)
+    assert outputs.dispatcher.wait_idle(PATIENCE_S)
+    assert [(report.frame, report.delivered) for report in reports] == [(3, True), (None, True)]
+    assert sorted(text.split()[0] for text in alarms) == ["focus", "rois"]
+
+
 def test_pictures_show_extensions_or_all_of_them(tmp_path: Path, outputs: CameraOutputs) -> None:
     view = built(tmp_path, 3)
     each = outputs.plot(exposure(), view, OPTIONS, {})
@@ -324,7 +342,7 @@ def test_the_focus_is_measured_or_handed_to_an_application(tmp_path: Path, outpu
     options = options.model_copy(update={"donut_app": f"{HERE}:take_file"})
     outputs.built(exposure(), built(tmp_path, 2), options)
     assert outputs.dispatcher.wait_idle(PATIENCE_S)
-    assert receiving.TAKEN[0][1]["frame"] == 2
+    assert (receiving.TAKEN[0][1]["frame"], receiving.TAKEN[0][1]["what"]) == (2, "focus")
 
 
 def test_without_pixels_or_masters_there_is_a_reason(tmp_path: Path, outputs: CameraOutputs) -> None:

@@ -57,8 +57,12 @@ class Desk:
 
     def __init__(self, place: Path, known: dict[str, str] | None = None, **changes: Any) -> None:
         self.reports: list[SendReport] = []
-        values = {"patience": QUICK, "allowed": (HERE,), "on_report": self.reports.append} | changes
+        values = {"patience": QUICK, "allowed": (HERE,), "on_report": self.note} | changes
         self.dispatcher = Dispatcher(place, known=known, **values)
+
+    def note(self, ticket: Ticket, report: SendReport) -> None:
+        assert (ticket.receiver, ticket.frame) == (report.receiver, report.frame)
+        self.reports.append(report)
 
     def __enter__(self) -> Dispatcher:
         self.dispatcher.start()
