@@ -263,7 +263,7 @@ class Camera(Section):
     groups: tuple[GroupRule, ...] = ()
     quality: tuple[QualityRule, ...] = ()
     lightcurves: LightCurveRule | None = None
-    """Midway and final make light curves, if this is there."""
+    """Light curves grow with each exposure that is reduced, and are made anew at midway and final, if this is there."""
     archive: ArchiveKeywords = ArchiveKeywords()
     steps: dict[str, dict[str, StepList]]
     """List name -> kind (or ``default``) -> steps."""

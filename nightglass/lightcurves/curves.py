@@ -109,7 +109,8 @@ class LightCurves:
         self._fluxes: dict[str, RunningFluxes] = {}
         self._history = NoiseHistory(rule)
         self._steps: dict[str, int] = {}
-        self._known: set[tuple[int, str]] = set()
+        self._bands: dict[str, int] = {}
+        self._known: list[int] = []
         self._rows = 0
         self.left_out = 0
 
@@ -155,7 +156,7 @@ class LightCurves:
         mjd = _MJD_UNIX + started_at.timestamp() / _DAY_S
         images, curves, outliers = [], [np.zeros(0, CURVE_DTYPE)], []
         for frame in frames:
-            if (step, frame.band) in self._known:
+            if self._is_known(step, frame.band):
                 continue
             unusual = self._history.judge(frame.band, frame.noise)
             if unusual:
@@ -190,8 +191,13 @@ class LightCurves:
                 self._count_fluxes(band, rows)
             self._count(step, band, len(rows), str(image["trouble"]))
 
+    def _is_known(self, step: int, band: str) -> bool:
+        """Tell whether an image is in: a night has too many of them for a set."""
+        return step < len(self._known) and band in self._bands and bool(self._known[step] >> self._bands[band] & 1)
+
     def _count(self, step: int, band: str, rows: int, trouble: str) -> None:
-        self._known.add((step, band))
+        self._known += [0] * (step + 1 - len(self._known))
+        self._known[step] |= 1 << self._bands.setdefault(band, len(self._bands))
         self._rows += rows
         self.left_out += bool(trouble)
 
