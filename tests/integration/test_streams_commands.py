@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from nightglass.config import Overflow
 from nightglass.sensors import Backlog, ReceiverState
@@ -19,6 +20,8 @@ from nightglass.simulate.hostile import tiny
 from nightglass.simulate.streams import SkyBands, synthetic_sky
 from tests.ports import free_port
 from tests.unit.sensors.streams.site import PATIENCE_S, collect, running, source, until
+
+pytestmark = pytest.mark.slow
 
 
 @contextlib.contextmanager

@@ -158,6 +158,7 @@ def test_a_poison_exposure_is_named_and_harms_no_other(dask_pool: Pool) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_cancelled_call_gives_its_worker_back(dask_pool: Pool) -> None:
     hung = [dask_pool.submit(time.sleep, 300, key="hung") for _ in range(CONFIG.workers)]
     waiting = dask_pool.submit(double, 3)

@@ -211,6 +211,7 @@ def test_the_bytes_depend_on_members_alone(sky: Sky) -> None:
     assert len(checksums) == 1
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_setting(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).normal(50, 5, (600, 700)).astype(np.float32)
     members = []

@@ -26,6 +26,7 @@ def worst(found: list[Check]) -> Verdict:
     return max((check.verdict for check in found), key=list(Verdict).index)
 
 
+@pytest.mark.slow
 def test_a_sound_site_passes_and_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     raw = tmp_path / "raw"

@@ -92,6 +92,7 @@ def test_the_picture_is_renewed_at_its_interval_however_fast_the_stream_is() -> 
     assert made <= passed / 0.1 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("monitor", "protocol"), [(AstroPix4Monitor(), "astropix"), (AartfaacMonitor(), "aartfaac")])
 def test_memory_stays_flat(monitor: Monitor, protocol: str) -> None:
     monitor.setup()

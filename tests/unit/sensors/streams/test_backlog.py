@@ -150,6 +150,7 @@ def test_beyond_the_limit_of_the_disk_the_oldest_there_go(tmp_path: Path) -> Non
     backlog.close()
 
 
+@pytest.mark.slow
 def test_long_spills_take_several_files_and_give_them_back(tmp_path: Path) -> None:
     backlog = spilling(tmp_path, memory=10_000, disk=1 << 30)
     before = open_files()
