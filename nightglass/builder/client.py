@@ -212,6 +212,10 @@ class Client:
 
     # regions of interest
 
+    def rois(self) -> dict[str, Any]:
+        """Count stamps and their bytes."""
+        return dict(self._asking.ask("GET", "/rois"))
+
     def accept_rois(self, rois: Sequence[_JSON], *, expid: int | None = None) -> int:
         """Set the regions of an exposure, or those of all that bring none."""
         return int(self._asking.ask("POST", "/rois", {"rois": list(rois)}, query={"expid": expid})["accepted"])

@@ -19,6 +19,7 @@ import httpx
 
 from nightglass.builder.lanes import Delivered, Lane, Patience
 from nightglass.builder.records import HookStage
+from nightglass.builder.refusals import Unknown
 from nightglass.builder.targets import Target, find_target, kept_target
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.fitsio import write_atomic
@@ -253,7 +254,7 @@ class Hooks:
         found = self._subscriptions.get(subscription_id)
         if found is None:
             message = f"there is no hook {subscription_id!r}"
-            raise Rejected(message, remedy="list the hooks to see their ids")
+            raise Unknown(message, remedy="list the hooks to see their ids")
         return found
 
     def _lane(self, key: str) -> Lane:

@@ -123,7 +123,8 @@ class Names:
         real = Path(os.path.realpath(directory))
         if not any(real.is_relative_to(os.path.realpath(place)) for place in self.allowed):
             places = ", ".join(map(str, self.allowed))
-            message = f"{directory} is not below a directory of {self.builder}"
+            # not which: variables of the environment are expanded in it, and are nobody's business elsewhere
+            message = f"the directory that was asked for is not below a directory of {self.builder}"
             raise Rejected(
                 message, remedy=f"choose one below {places}, or add it to directories in the observatory file"
             )
