@@ -55,7 +55,7 @@ class Archivist:
         self._settings = settings
         self._on_archived = on_archived
         self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        self._waiting: dict[int, list[Future[Path]]] = {}
+        self._waiting: dict[int, list[Future[Path | None]]] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name}-archive", daemon=True)
@@ -67,25 +67,17 @@ class Archivist:
             if exposure.asked is not None:
                 self._put(exposure.expid)
 
-    def submit(self, expid: int, order: ArchiveOrder) -> Future[Path]:
-        """Ask for the cube of an exposure, which is complete by that; what is asked for survives a kill.
+    def submit(self, expid: int, order: ArchiveOrder) -> Future[Path | None]:
+        """Ask for the cube of an exposure that is complete; what is asked for survives a kill.
+
+        The future has the path; or the first error, also where it is tried again.
 
         Raises
         ------
         Unknown
-        Rejected
-            If it has no frames.
         """
-        if not self._holdings.exposure(expid).frames:
-            message = f"exposure {expid} has no frames"
-            raise Rejected(message, remedy="there is nothing to archive")
-
-        def ask(exposure: ExposureView) -> ExposureView:
-            state = ExposureState.COMPLETE if exposure.state is ExposureState.OPEN else exposure.state
-            return replace(exposure, state=state, asked=order)
-
-        self._holdings.change_exposure(expid, ask)
-        future: Future[Path] = Future()
+        self._holdings.change_exposure(expid, lambda exposure: replace(exposure, asked=order))
+        future: Future[Path | None] = Future()
         with self._lock:
             self._waiting.setdefault(expid, []).append(future)
         self._put(expid)
@@ -109,24 +101,32 @@ class Archivist:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None and not self._closing.is_set():
             expid, attempt = item
+            if not self._is_settled(expid):  # another one may be
+                self._later(_LOOK_S, expid, attempt)
+                continue
+            with self._lock:  # before the order is read: who waits for another one comes later
+                futures = self._waiting.pop(expid, [])
             try:
                 path = self._archive(expid)
             except (Retryable, Waiting) as error:
+                _tell(futures, lambda future, error=error: future.set_exception(error))  # type: ignore[misc]
                 self._bulletin.alarm(f"archive {expid}", f"exposure {expid} cannot be archived yet: {error}")
-                wait = min(_FIRST_WAIT_S * 2 ** min(attempt, 16), _LONGEST_WAIT_S)
-                self._clockwork.after(wait, lambda again=(expid, attempt + 1): self._queue.put(again))  # type: ignore[misc]
+                self._later(min(_FIRST_WAIT_S * 2 ** min(attempt, 16), _LONGEST_WAIT_S), expid, attempt + 1)
             except Exception as error:  # noqa: BLE001 - a boundary: whatever one exposure causes, the next ones go on
                 _log.warning("exposure %s cannot be archived", expid, exc_info=error)
+                _tell(futures, lambda future, error=error: future.set_exception(error))  # type: ignore[misc]
                 self._failed(expid, error)
             else:
-                self._tell(expid, lambda future, path=path: path and future.set_result(path))  # type: ignore[misc]
+                _tell(futures, lambda future, path=path: future.set_result(path))  # type: ignore[misc]
+
+    def _later(self, wait_s: float, expid: int, attempt: int) -> None:
+        self._clockwork.after(wait_s, lambda: self._put(expid, attempt))
 
     def _archive(self, expid: int) -> Path | None:
-        """Make one cube; None if nobody asks for it any more."""
-        self._settled(expid)
-        exposure = self._holdings.find_exposure(expid)
-        order = exposure.asked if exposure is not None else None
-        if exposure is None or order is None or self._closing.is_set():
+        """Make one cube; None if it was made already for everybody who asked."""
+        exposure = self._holdings.exposure(expid)
+        order = exposure.asked
+        if order is None:
             return None
         with contextlib.ExitStack() as stack:
             frames = [stack.enter_context(self._holdings.lent(expid, number)) for number in exposure.frames]
@@ -145,13 +145,10 @@ class Archivist:
         self._on_archived()
         return path
 
-    def _settled(self, expid: int) -> None:
-        """Wait until all frames are built, by their deadlines at the latest, and written."""
-        while not self._closing.is_set():
-            open_frames = [view for view in self._holdings.frames(expid) if view.state is FrameState.OPEN]
-            if not open_frames and self._line.wait_idle(_LOOK_S, expid=expid):
-                return
-            self._closing.wait(_LOOK_S)
+    def _is_settled(self, expid: int) -> bool:
+        """Tell whether all frames are built, by their deadlines at the latest, and written."""
+        waiting = any(view.state is FrameState.OPEN for view in self._holdings.frames(expid))
+        return not waiting and self._line.wait_idle(0.0, expid=expid)
 
     def _mark(self, frame: FrameView) -> None:
         self._holdings.change(
@@ -170,12 +167,8 @@ class Archivist:
         self._bulletin.events.add("archive", what="failed", expid=expid, error=str(error))
         with contextlib.suppress(Rejected, Retryable):
             self._holdings.change_exposure(expid, lambda exposure: replace(exposure, asked=None))
-        self._tell(expid, lambda future: future.set_exception(error))
 
-    def _tell(self, expid: int, tell: Callable[[Future[Path]], object]) -> None:
-        with self._lock:
-            futures = self._waiting.pop(expid, [])
-        for future in futures:
-            tell(future)
-            if not future.done():
-                future.cancel()
+
+def _tell(futures: list[Future[Path | None]], tell: Callable[[Future[Path | None]], object]) -> None:
+    for future in futures:
+        tell(future)

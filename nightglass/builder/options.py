@@ -18,7 +18,7 @@ _LISTS = {
     "remove_exclude": ("exclude", False),
 }
 """Changes of one entry of a list -> the list, and whether it is added."""
-_FILE_ONLY = {"callables", "directories", "constants"}
+_FILE_ONLY = {"callables", "directories", "constants", "pull"}
 """Settings that widen what commands may do: whoever may send commands may not change them."""
 _ALIASES = {"add_frames": "add_frame", "guiderApp": "guider_app", "donutApp": "donut_app"}
 _MISSPELT = {"expsure_ready_mode": "exposure_ready_mode"}

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nightglass.builder.outputs import RoiBoard
 from nightglass.builder.records import (
     ArchiveOrder,
     BuilderEvent,
+    ExposureState,
     GetOrder,
     HookStage,
     SendOrder,
@@ -118,12 +120,23 @@ class Builder(Collection):
         Unknown
         Rejected
             If there is nothing to archive; with `wait` also what else goes wrong.
+        Retryable
+            With `wait`: if it cannot be made now; it is tried again in the background.
         Misconfigured
             If there are no outputs.
         """
         self._finisher.outputs()
+        if not self.exposure(expid).frames:
+            message = f"exposure {expid} has no frames"
+            raise Rejected(message, remedy="there is nothing to archive")
+        if self.exposure(expid).state is ExposureState.OPEN:
+            self.finalize(expid)
         future = self._engine.archivist.submit(expid, order or ArchiveOrder())
-        return future.result() if wait else None
+        try:
+            return future.result() if wait else None
+        except CancelledError as error:
+            message = f"the builder ends before exposure {expid} is archived"
+            raise Retryable(message, remedy="it is archived after the next start") from error
 
     def write_archive(self, expid: int, directory: Path) -> Path:
         """Copy the cube to a directory below those that the configuration names.

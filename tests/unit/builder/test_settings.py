@@ -144,6 +144,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ({"add_on": "../x"}, "cannot be part of a file name"),
         ({"mem_purge_threshold": -1}, "mem_purge_threshold"),
         ({"callables": ["os"]}, "cannot be changed by a command"),
+        ({"pull": {"A": "/etc"}}, "cannot be changed by a command"),
         ({"directories": ["/"]}, "cannot be changed by a command"),
     ],
 )
