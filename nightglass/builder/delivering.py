@@ -40,7 +40,7 @@ from nightglass.builder.stampboard import StampBoard
 from nightglass.builder.stamps import StampStore
 from nightglass.builder.writing import write_frame
 from nightglass.config import BuilderOptions, Camera, Limits, Site
-from nightglass.errors import Retryable, Waiting
+from nightglass.errors import NightglassError, Retryable, Waiting
 from nightglass.fitsio import write_atomic
 from nightglass.layout import Layout
 from nightglass.model import sanitize
@@ -141,9 +141,7 @@ class CameraOutputs:
         if frame.instructions.rois is not None:
             self._board.accept(frame.instructions.rois, expid=exposure.expid)
         if options.use_guider and self._store.table.of(exposure.expid):
-            self._store.cut(exposure, frame, options, self.primary(exposure, frame, options))
-            if options.guider_app:
-                self._board.forward(exposure, frame.frame, options.guider_app)
+            self._cut_stamps(exposure, frame, options)
         wanted = options.use_donut if frame.instructions.use_donut is None else frame.instructions.use_donut
         if wanted:
             self._measure_focus(exposure, frame, options)
@@ -335,6 +333,15 @@ class CameraOutputs:
                 return path
         message = f"frame {view.frame} of exposure {exposure.expid} is in no file any more"
         raise Purged(message, remedy="archive the others, or push it again")
+
+    def _cut_stamps(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
+        try:
+            self._store.cut(exposure, frame, options, self.primary(exposure, frame, options))
+            if options.guider_app:
+                self._board.forward(exposure, frame.frame, options.guider_app)
+        except NightglassError as error:  # the frame goes its way without
+            if self._on_alarm is not None:
+                self._on_alarm(f"stamps of exposure {exposure.expid}, frame {frame.frame}: {error}")
 
     def _measure_focus(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
         if options.donut_app:
