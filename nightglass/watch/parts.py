@@ -37,7 +37,7 @@ from nightglass.watch.work import Workbench
 
 if TYPE_CHECKING:
     from nightglass.builder.accounts import Account
-    from nightglass.config import Camera
+    from nightglass.config import Camera, Observatory
     from nightglass.ledger import Entry
     from nightglass.watch.executor import Executor
     from nightglass.watch.jobs import Job, JobReport
@@ -162,19 +162,7 @@ def assemble(
     )
     # who reduces what is there and ends does not wait for what may come
     receiving = observatory.model_copy(update={"streams": (), "builders": ()}) if once else observatory
-    parts.streams = StreamDesk(
-        receiving, cameras, layout=parts.layout, alarms=parts.alarms, on_sighting=parts.intake.sight
-    )
-    parts.building = BuildingDesk(
-        receiving,
-        cameras,
-        layout=parts.layout,
-        pool=bench.pool,
-        ledger=bench.ledger,
-        alarms=parts.alarms,
-        on_sighting=parts.intake.sight,
-        on_account=parts.show_account,
-    )
+    _receive(parts, bench, receiving, cameras)
     parts.search = Search(
         cameras=bench.cameras,
         ledger=bench.ledger,
@@ -195,6 +183,23 @@ def assemble(
     if once:
         parts.finish = Finish(parts.intake, parts.collector, parts.launcher, parts.chores, bench.ledger)
     return parts
+
+
+def _receive(parts: Parts, bench: Workbench, receiving: Observatory, cameras: Mapping[str, Camera]) -> None:
+    """Put in what receives over the network."""
+    parts.streams = StreamDesk(
+        receiving, cameras, layout=parts.layout, alarms=parts.alarms, on_sighting=parts.intake.sight
+    )
+    parts.building = BuildingDesk(
+        receiving,
+        cameras,
+        layout=parts.layout,
+        pool=bench.pool,
+        ledger=bench.ledger,
+        alarms=parts.alarms,
+        on_sighting=parts.intake.sight,
+        on_account=parts.show_account,
+    )
 
 
 def _core(bench: Workbench, executor: Executor | None, calls: Calls) -> Parts:
