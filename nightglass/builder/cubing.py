@@ -10,21 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from astropy.io import fits
 
-from nightglass.builder.records import ArchiveOrder, ExposureView
+from nightglass.builder.records import ArchiveOrder, ExposureView, ExtensionRecord
+from nightglass.builder.writing import append_extension
 from nightglass.config import BuilderOptions, Camera, Limits
 from nightglass.cubes import Compression, CubeRequest, CubeSummary, Keywords, assemble_cube
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.records import FrameFile
 from nightglass.cubes.scanning import scan_files
 from nightglass.errors import Misconfigured, Rejected
-from nightglass.fitsio import content_id, write_atomic
+from nightglass.fitsio import content_id, publish, scan_headers, write_atomic
 from nightglass.fitsio.product_cards import CardValue
 from nightglass.fitsio.structure import is_structural
 from nightglass.pool import Pool
@@ -37,6 +38,8 @@ _ALWAYS: Final = ("MODULE", "NIGHT", "FLAVOR", "TIMESYS")
 _CUBES: Final = frozenset({"TIMESYS", "DATE-BEG", "MJD-BEG", "NIGHT"})
 _WILD: Final = re.compile(r"[*?\[]")
 _FORMAT: Final = 1
+_PASSING: Final = ".making-"
+_TABLE: Final = b"XTENSION= 'BINTABLE'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +122,10 @@ def archive_cube(
     if not files:
         message = f"exposure {exposure.expid} has no frame that could be archived"
         raise Rejected(message, remedy="build at least one frame")
+    tables = _tables(files, limits)
     request = CubeRequest(
         paths=tuple(frames),
-        out=out,
+        out=out.with_name(f"{_PASSING}{out.name}") if tables else out,
         role=options.module or options.role,
         exposure=f"{exposure.expid:08d}",
         night=exposure.night.label,
@@ -133,7 +137,40 @@ def archive_cube(
         durable=options.durable,
         overwrite=True,
     )
-    return assemble_cube(request, pool=pool, limits=limits, camera=camera)
+    summary = assemble_cube(request, pool=pool, limits=limits, camera=camera)
+    return _with_tables(summary, tables, out, limits) if tables else summary
+
+
+def _tables(files: Sequence[FrameFile], limits: Limits) -> list[ExtensionRecord]:
+    """Return the tables that frames brought as extensions, as PMGSTARS; each from the first frame that has it."""
+    found: dict[str, ExtensionRecord] = {}
+    for file in sorted(files, key=_frame):
+        if not any(hdu.text.startswith(_TABLE) and b"ZIMAGE" not in hdu.text for hdu in file.hdus):
+            continue
+        for info in scan_headers(file.stamp.path, limits):
+            if info.name and not info.shape and info.data_size and info.name not in found:
+                found[info.name] = ExtensionRecord(
+                    name=info.name,
+                    path=file.stamp.path,
+                    hdu=info.index,
+                    header_offset=info.header_offset,
+                    data_offset=info.data_offset,
+                    data_size=info.data_size,
+                )
+    return list(found.values())
+
+
+def _with_tables(summary: CubeSummary, tables: Sequence[ExtensionRecord], out: Path, limits: Limits) -> CubeSummary:
+    """Append tables to a cube that has a passing name, unless one of its HDUs has theirs, and give it its own."""
+    taken = {info.name for info in scan_headers(summary.path, limits)}
+    try:
+        for table in tables:
+            if table.name not in taken:
+                append_extension(summary.path, table, limits=limits)
+        publish(summary.path, out)
+    finally:
+        summary.path.unlink(missing_ok=True)
+    return replace(summary, path=out, size=out.stat().st_size, checksum="")
 
 
 def write_manifest(path: Path, summary: CubeSummary, exposure: ExposureView, frames: Sequence[int]) -> None:

@@ -34,7 +34,7 @@ from nightglass.fitsio.product_cards import CardValue, make_cards, raw_cards
 from nightglass.fitsio.sealing import seal, sealed_size
 from nightglass.fitsio.structure import is_structural
 
-__all__ = ["extension_header", "write_arrays", "write_frame"]
+__all__ = ["append_extension", "extension_header", "write_arrays", "write_frame"]
 
 _PIECE: Final = 1 << 19
 _NOT_COPIED: Final = frozenset(
@@ -94,6 +94,27 @@ def write_frame(
     ready = _ready(extensions, rules, limits, compress=compress, threads=threads)
     replaces = overwrite or any(item.absolute() == path.absolute() for item in replace)
     return _publish(primary, ready, path, overwrite=replaces, durable=durable)
+
+
+def append_extension(path: Path, record: ExtensionRecord, *, limits: Limits) -> None:
+    """Append an HDU as it is, checksummed, to a file that has not got its final name yet.
+
+    Raises
+    ------
+    Rejected
+        If it is damaged.
+    Retryable
+        If the file system refuses.
+    """
+    info, header = extension_header(record, HeaderRules(all_fields=True), limits)
+    try:
+        with path.open("r+b", buffering=0) as stream:
+            stream.seek(0, os.SEEK_END)
+            _write_extension(stream, _Ready(_cards(record.name, info, header, None), record))
+            os.fsync(stream.fileno())
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror or error}"
+        raise Retryable(message, remedy="make room on the disk") from error
 
 
 def write_arrays(

@@ -25,10 +25,11 @@ from nightglass.builder.records import (
     WriteOrder,
 )
 from nightglass.config import BuilderOptions, Site, load_camera
+from nightglass.cubes import verify_cube
 from nightglass.errors import Misconfigured, Rejected, Waiting
 from nightglass.layout import Layout
 from tests.unit.builder import receiving
-from tests.unit.builder.making import exposure, extension, frame, noise, verified
+from tests.unit.builder.making import exposure, extension, frame, noise, record_of, verified
 from tests.unit.builder.receiving import PATIENCE_S, receiver
 
 HERE = "tests.unit.builder.receiving"
@@ -176,6 +177,27 @@ def test_an_extension_keeps_its_name_whatever_that_means_elsewhere(tmp_path: Pat
         assert len({hdu.name for hdu in hdus}) == len(hdus)
         assert {"IMAGE", "GUIDE0"} <= set(names)
         assert len(names) == len(records)
+
+
+def test_tables_that_frames_bring_are_in_the_archive_once(tmp_path: Path, outputs: CameraOutputs) -> None:
+    stars = fits.BinTableHDU.from_columns([fits.Column("GMAG", "E", array=[15.5, 16.5], unit="mag")])
+    fits.HDUList([fits.PrimaryHDU(), stars]).writeto(tmp_path / "PMGSTARS.fits")
+    views = [built(tmp_path, number) for number in range(2)]
+    table = record_of(tmp_path / "PMGSTARS.fits", "PMGSTARS")
+    views[1] = frame((table, *views[1].extensions), number=1)
+    path = outputs.archive(exposure(frames=(0, 1)), views, OPTIONS, ArchiveOrder(compress=True))
+    verified(path)
+    with fits.open(path) as hdus:
+        assert hdus["PMGSTARS"].data["GMAG"].tolist() == [15.5, 16.5]
+        assert [hdu.name for hdu in hdus].count("PMGSTARS") == 1
+        assert hdus["GUIDE5"].data.shape == (2, 60, 80)
+    frames = [
+        outputs.assemble(exposure(), view, OPTIONS, GetOrder(), tmp_path / f"guide-00070965-{view.frame:04d}.fits")
+        for view in views
+    ]
+    found = verify_cube(path, frames)
+    assert found.ok, found.differences
+    assert sorted(item.name for item in path.parent.iterdir()) == [path.name, "manifest_00070965.json"]
 
 
 def test_archive_keywords_choose_what_goes_where(tmp_path: Path, outputs: CameraOutputs) -> None:
