@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nightglass.errors import Misconfigured, NightglassError
 from nightglass.model import Night, Sighting
-from nightglass.watch.sources import Place, stream_directory
+from nightglass.watch.sources import Place, built_camera, stream_directory
 
 if TYPE_CHECKING:
     from nightglass.builder.accounts import Account
@@ -170,7 +170,7 @@ class BuildingDesk:
         tell(self._place(name, Night(path.parent.parent.parent.name)), sighting)
 
     def _place(self, name: str, night: Night) -> Place:
-        camera = self._cameras[name]
+        camera = built_camera(self._cameras[name])
         directory = self._layout.received(camera.name, night, name)
         files = stream_directory(self._sources[name], self._layout)
         return self._places.setdefault((name, night), Place(files, camera, directory, night))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nightglass.ledger import Entry
     from nightglass.sensors import FileSensor
 
-__all__ = ["Place", "Sources", "camera_of", "directory_of", "stream_directory"]
+__all__ = ["Place", "Sources", "built_camera", "camera_of", "directory_of", "stream_directory"]
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,13 @@ def stream_directory(stream: StreamSource | BuilderSource, layout: Layout) -> So
     return Source.model_validate({"camera": stream.camera, "directory": directory})
 
 
+def built_camera(camera: Camera) -> Camera:
+    """Return a camera as it is for files of an image builder: each is one frame of an exposure, and says which."""
+    rules = camera.header
+    numbers = {"number": ("EXPID", *rules.number), "frame": ("FRAME", *rules.frame)}
+    return camera.model_copy(update={"header": rules.model_copy(update=numbers)})
+
+
 def camera_of(source: Source, cameras: Mapping[str, Camera]) -> Camera:
     """Return the camera of a source, by what the source calls it or by its own name.
 
@@ -125,8 +132,9 @@ class Sources:
         # files of streams and image builders: nobody watches for them, but checks are taken up after a restart
         layout = Layout(observatory.root)
         written = [stream_directory(stream, layout) for stream in observatory.streams]
-        written += [stream_directory(builder, layout) for builder in observatory.builders]
+        built = [stream_directory(builder, layout) for builder in observatory.builders]
         self._streamed = tuple((source, camera_of(source, cameras)) for source in written)
+        self._streamed += tuple((source, built_camera(camera_of(source, cameras))) for source in built)
         self._nights = tuple(nights)
         self._on_sighting = on_sighting
         self._started_at = started_at
