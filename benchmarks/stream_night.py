@@ -134,7 +134,7 @@ class StreamNight(Observatory):
             "flows": {"name": {"any_": ["reduce-exposure"]}},
             "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
         }
-        answer = httpx.post(f"http://127.0.0.1:{self.port}/api/flow_runs/count", json=query, timeout=20)
+        answer = httpx.post(f"http://127.0.0.1:{self.port}/api/flow_runs/count", json=query, timeout=DRAIN_S)
         answer.raise_for_status()
         return int(answer.json())
 
