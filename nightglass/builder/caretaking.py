@@ -22,8 +22,6 @@ __all__ = ["Caretaker"]
 
 _log = logging.getLogger(__name__)
 
-_REMEMBERED: Final = 200
-"""Exposures of which is known what was done with them, after their pixels were given back."""
 _FULL: Final = 0.8
 """How full the spool is when that is told, if nothing can be given back."""
 
@@ -39,12 +37,14 @@ class Caretaker:
         settings: Callable[[FrameView], BuilderOptions],
         held: Callable[[], int],
         limit: Callable[[], int],
+        remembered: Callable[[], int],
     ) -> None:
         self._holdings = holdings
         self._bulletin = bulletin
         self._settings = settings
         self._held = held
         self._limit = limit
+        self._remembered = remembered
         self._lock = threading.Lock()
 
     def tidy(self) -> None:
@@ -110,7 +110,7 @@ class Caretaker:
                 self._bulletin.frame("deleted", view, files=files)
 
     def _forget(self, frames: list[tuple[ExposureView, tuple[FrameView, ...]]]) -> None:
-        for exposure, views in frames[:-_REMEMBERED]:
+        for exposure, views in frames[: -self._remembered()]:
             over = all(is_idle(view) and (view.purged or not view.extensions) for view in views)
             if over and exposure.asked is None:
                 with contextlib.suppress(Unknown, Retryable):

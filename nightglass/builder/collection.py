@@ -53,7 +53,13 @@ class Collection:
 
     # life
     def start(self) -> None:
-        """Read the spool, and take up what was begun: pulls, writes, sends, archives."""
+        """Read the spool, and take up what was begun: pulls, writes, sends, archives.
+
+        Raises
+        ------
+        Misconfigured
+            If another process runs this builder.
+        """
         self._engine.start()
 
     def close(self) -> None:

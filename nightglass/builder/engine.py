@@ -21,6 +21,7 @@ from nightglass.builder.finishing import Finisher
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.options import BuilderOptions, effective
 from nightglass.builder.outputs import Outputs
+from nightglass.builder.ownership import Ownership
 from nightglass.builder.records import ArchiveOrder, ExposureState, ExposureView, FrameState, FrameView
 from nightglass.builder.restoring import restore
 from nightglass.builder.retention import is_idle
@@ -68,6 +69,7 @@ class Engine:
         self.spool = Spool(
             layout, camera.name, _policy(options), make_room=lambda count: self.caretaker.make_room(count)
         )
+        self._ownership = Ownership(self.spool.incoming)
         self.holdings = Holdings(self.spool, on_change=self._changed)
         self.caretaker = Caretaker(
             self.holdings,
@@ -75,6 +77,7 @@ class Engine:
             settings=self.settings,
             held=lambda: self.spool.held,
             limit=lambda: self.options.max_bytes,
+            remembered=lambda: self.options.record_threshold,
         )
         self._deliver = deliver
         self._make_stages(on_frame)
@@ -117,7 +120,14 @@ class Engine:
 
     # life
     def start(self) -> None:
-        """Read the spool, and take up what was begun."""
+        """Read the spool, and take up what was begun.
+
+        Raises
+        ------
+        Misconfigured
+            If another process runs this builder.
+        """
+        self._ownership.take()
         for remark in restore(self.spool, self.holdings):
             self.bulletin.alarm(f"restored {remark[:40]}", remark)
         for path in self.handed_out.glob("*"):
@@ -149,6 +159,7 @@ class Engine:
             self._outputs.close()
         self.clockwork.close()
         self.bulletin.events.close()
+        self._ownership.give_back()
 
     @property
     def handed_out(self) -> Path:

@@ -156,6 +156,7 @@ class Intake:
             count = engine.holdings.drop_exposure(expid)
         what = {"expid": expid, "frame": frame, "extension": extension}
         engine.bulletin.events.add("exposure", what="cleared", extensions=count, **what)
+        engine.caretaker.tidy()
         return count
 
     def finalize(self, expid: int, details: Mapping[str, Any]) -> ExposureView:

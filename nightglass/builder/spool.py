@@ -200,6 +200,11 @@ class Spool:
         """Bytes that it holds, bodies on their way included."""
         return self._held
 
+    @property
+    def incoming(self) -> Path:
+        """Where bodies are while they come."""
+        return self._incoming
+
     def receive(self, *, size: int | None = None, form: PixelForm | None = None) -> Incoming:
         """Begin a body.
 
@@ -315,7 +320,9 @@ class Spool:
 
     def sweep(self) -> int:
         """Remove bodies that no living process receives any more; returns how many."""
-        stale = [part for part in self._incoming.glob("*.part") if not _runs(part.name.partition("-")[0])]
+        parts = [part for part in self._incoming.glob("*.part") if not part.name.startswith(self._token)]
+        # a process of our own number is an earlier one: in a container they all have the same
+        stale = [part for part in parts if not _runs(part.name.partition("-")[0])]
         for part in stale:
             part.unlink(missing_ok=True)
         return len(stale)
@@ -366,4 +373,4 @@ class Spool:
 
 
 def _runs(pid: str) -> bool:
-    return pid == str(os.getpid()) or Path(f"/proc/{pid}").exists()
+    return pid != str(os.getpid()) and Path(f"/proc/{pid}").exists()

@@ -65,6 +65,8 @@ class BuilderOptions(Section):
     """Exposures that are kept in the spool."""
     frame_purge_threshold: int = Field(4, ge=0)
     """Frames of an exposure that are kept in the spool."""
+    record_threshold: int = Field(200, ge=1)
+    """Exposures of which is remembered what became of them, when all their pixels were given back."""
     file_purge: bool = False
     """Delete old local files, once they are archived or in the ledger."""
     file_purge_threshold: int = Field(2, ge=0)

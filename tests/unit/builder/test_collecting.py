@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 
@@ -120,3 +121,20 @@ def test_a_cleared_frame_is_fetched_no_more(tmp_path: Path) -> None:
             time.sleep(0.3)
             assert len(asked) == count
             assert made.exposure(1).frames == ()
+
+
+def test_a_source_that_stalls_holds_up_nobody_and_no_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pull = {"STALLS": f"http://127.0.0.1:{silent.getsockname()[1]}/", "GOOD": f"{HERE}:give_bytes"}
+        made = builder(tmp_path, sources=tuple(pull), pull=pull, callables=(HERE,), pull_timeout_s=1.0)
+        with made:
+            made.assign(1, 0, timeout_s=0.5)
+            view = made.build(1, 0)
+            assert (view.state, view.missing) == (FrameState.PARTIAL, ("STALLS",))
+            made.assign(1, 1, timeout_s=60)
+            until = time.monotonic() + desk.PATIENCE_S
+            while made.frame(1, 1).missing != ("STALLS",):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 10

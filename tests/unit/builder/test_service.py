@@ -46,7 +46,7 @@ def test_a_frame_goes_through_all_stages(tmp_path: Path) -> None:
         exposure_ready_mode="png",
     )
     with receiver() as there, made:
-        made.set(receivers={"guider": there.url}, add_send_to="guider")
+        made.set(receivers={"guider": there.url}, add_send_to=["guider", there.url])
         view = push(made, 70965, 3)
         wait_for(made, "frame", "sent")
         view = made.frame(70965, 3)
@@ -60,7 +60,7 @@ def test_a_frame_goes_through_all_stages(tmp_path: Path) -> None:
         with fits.open(path, checksum=True) as hdus:
             assert [hdu.name for hdu in hdus][1:] == ["A", "B"]
             assert hdus[0].header["TILEID"] == 7
-        assert len(there.bodies) == 1
+        assert len(there.bodies) == 2
         status = made.status()
         assert status["exposure_status"]["sent"] == [3]
         assert status["exposure_ready"]["frame"] == 3
@@ -176,6 +176,21 @@ def test_room_is_made_of_what_is_saved(tmp_path: Path) -> None:
         assert [item["key"] for item in made.status()["alarms"]] == ["spool"]
         made.set(mem_purge=True)
         made.accept(1000, 0, "F0", image(1, (300, 300)))
+
+
+def test_old_exposures_are_forgotten_when_they_are_saved(tmp_path: Path) -> None:
+    made = builder(tmp_path, outputs=True, local_copy=True, mem_purge_threshold=1, record_threshold=3)
+    with made:
+        push(made, 1, 0)
+        made.set(local_copy=False)
+        push(made, 2, 0)
+        made.set(local_copy=True)
+        for expid in range(3, 9):
+            push(made, expid, 0)
+        made.clear(8, 0)  # tidies what may still be on its way
+        assert [view.expid for view in made.exposures()] == [2, 6, 7, 8]
+        assert sorted(path.name for path in (tmp_path / "generic").glob("*/builder/*"))[0] == "00000002"
+        assert made.write(2)[0].exists()
 
 
 def test_local_files_go_only_when_they_are_archived(tmp_path: Path) -> None:

@@ -262,3 +262,15 @@ def test_the_journal_is_plain_json(tmp_path: Path) -> None:
     record = json.loads((made.frame(1, 0).directory / "frame.json").read_text())
     assert record["missing"] == ["A"]
     assert record["instructions"] == {"sub_dir": "x"}
+
+
+def test_a_spool_has_one_owner(tmp_path: Path) -> None:
+    first, second = builder(tmp_path), builder(tmp_path)
+    with first:
+        with pytest.raises(Misconfigured, match="another process"):
+            second.start()
+        first.accept(1, 0, "A", image(1))
+        (tmp_path / "generic" / ".incoming" / f"{os.getpid()}-abcdef-1.part").write_bytes(b"of an earlier process")
+    with builder(tmp_path) as third:
+        assert third.frame(1, 0).extensions
+        assert list(tmp_path.rglob("*.part")) == []
