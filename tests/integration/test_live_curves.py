@@ -117,6 +117,20 @@ def test_what_a_watch_did_not_come_to_is_added_by_the_next_once(tmp_path: Path, 
         assert table(images_path, "IMAGES")["rows"][-1] == len(table(curves_path, "CURVES"))
 
 
+def test_a_sub_band_that_comes_late_is_added_to_its_step(tmp_path: Path) -> None:
+    root, bands = tmp_path / "out", sky()
+    with make_senders() as senders, Ledger.open(root / "ledger.sqlite") as ledger:
+        with live(observatory(root, senders), ledger):
+            senders[0].send(bands(0, 0))
+            eventually(lambda: len(images_in(root)) == 1, what="the first band")
+            send(senders, bands, range(1, 2))
+            eventually(lambda: len(images_in(root)) == 3, what="the next step")
+            senders[1].send(bands(1, 0))
+            eventually(lambda: len(images_in(root)) == 4, what="the late band")
+        assert [(step, band) for step, band, _ in images_in(root)] == [(0, "SB0"), (1, "SB0"), (1, "SB1"), (0, "SB1")]
+        assert {entry.revision for entry in entries_of(ledger)} == {1, 2}
+
+
 def test_an_outlier_is_left_out_and_the_ledger_says_so(tmp_path: Path) -> None:
     root, bands = tmp_path / "out", sky()
     camera = load_camera("aartfaac")
