@@ -2,6 +2,8 @@
 
 ``python -m benchmarks.builder [--part write] [--sources 12] [--size 4096] [--rounds 3] [--directory DIR]``.
 
+push, latency: see `benchmarks.building`.
+
 write: one frame of many sources, built and written Rice-compressed, beside ``fpack`` on the same frame, interleaved;
 and as it came, beside ``cat``. Seconds of the wall, and of all processors, for a busy machine says little about the
 former.
@@ -26,6 +28,7 @@ from astropy.io import fits
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.building import run_latency, run_push
 from nightglass.builder.records import ExtensionRecord
 from nightglass.builder.writing import write_frame
 from nightglass.config import Limits
@@ -110,7 +113,7 @@ def run_write(wanted: argparse.Namespace) -> None:
         _show(taken, {name: path.stat().st_size / 2**20 for name, path in sizes.items()}, mib)
 
 
-PARTS["write"] = run_write
+PARTS |= {"write": run_write, "push": run_push, "latency": run_latency}
 
 
 def _fpack(source: Path, target: Path) -> None:
@@ -156,6 +159,11 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=12, help="of one frame")
     parser.add_argument("--size", type=int, default=4096, help="pixels of a side")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bodies", type=int, default=10, help="push: of 32 MiB, in each round of each connection")
+    parser.add_argument("--connections", type=int, default=1, help="push: senders at once")
+    parser.add_argument("--seconds", type=float, default=300.0, help="latency: for which frames come")
+    parser.add_argument("--memory-mib", type=int, default=150, help="latency: what the server may need above idle")
+    parser.add_argument("--kept", type=int, default=10, help="latency: frames that are left in the spool")
     parser.add_argument("--directory", type=Path, default=None, help="where files are made")
     wanted = parser.parse_args()
     PARTS[wanted.part](wanted)
