@@ -7,9 +7,12 @@ image ``NAME`` of [frames, ny, nx] and a table ``NAMET`` whose row i says what t
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -174,26 +177,58 @@ def _with_tables(summary: CubeSummary, tables: Sequence[ExtensionRecord], out: P
 
 
 def write_manifest(path: Path, summary: CubeSummary, exposure: ExposureView, frames: Sequence[int]) -> None:
-    """Write ``manifest_EXPID.json``: what is in the cube; the same frames give the same manifest.
+    """Write ``manifest_EXPID.json``: what is in the cubes of an exposure; the same frames give the same manifest.
+
+    Builders that share a directory (guider and focus, say) share the manifest: each writes the entry of its own cube.
 
     Raises
     ------
     Retryable
         If the file system refuses.
     """
-    record = {
-        "format": _FORMAT,
-        "expid": exposure.expid,
+    entry = {
         "frames": sorted(frames),
-        "night": exposure.night.label,
-        "cube": summary.path.name,
         "size": summary.size,
         "checksum": summary.checksum or content_id(summary.path),
         "sources": {source.name: source.frames for source in summary.sources},
         "problems": [f"{problem.path.name}: {problem.reason}" for problem in summary.problems],
     }
-    with write_atomic(path) as part:
-        part.write_text(json.dumps(record, indent=1) + "\n")
+    with _locked(path.parent):
+        cubes = _others(path, exposure) | {summary.path.name: entry}
+        record = {
+            "format": _FORMAT,
+            "expid": exposure.expid,
+            "frames": sorted({number for cube in cubes.values() for number in cube["frames"]}),
+            "night": exposure.night.label,
+            "cubes": dict(sorted(cubes.items())),
+        }
+        with write_atomic(path) as part:
+            part.write_text(json.dumps(record, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory, where its file system has locks."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _others(path: Path, exposure: ExposureView) -> dict[str, Any]:
+    """Return the entries of a manifest that are of cubes which are still there."""
+    try:
+        record = json.loads(path.read_text())
+        cubes = {str(name): dict(entry) for name, entry in record["cubes"].items()}
+        same = (record["format"], record["expid"]) == (_FORMAT, exposure.expid)
+        return {
+            name: entry for name, entry in cubes.items() if same and entry["frames"] and (path.parent / name).is_file()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # none was there, or it is of something else
 
 
 def _primary_cards(

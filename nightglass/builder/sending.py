@@ -230,7 +230,9 @@ class Dispatcher:
             directory = self._place(receiver)
             try:
                 directory.mkdir(parents=True, exist_ok=True)
-                (directory / "receiver").write_text(receiver)
+                part = directory / f"receiver.{os.getpid()}.part"
+                part.write_text(receiver)
+                part.replace(directory / "receiver")
             except OSError as error:
                 message = f"{directory} cannot be written: {error.strerror or error}"
                 raise Retryable(message, remedy="make room on the disk") from error

@@ -27,6 +27,7 @@ from nightglass.builder.records import (
 from nightglass.config import BuilderOptions, Site, load_camera
 from nightglass.cubes import verify_cube
 from nightglass.errors import Misconfigured, Rejected, Waiting
+from nightglass.fitsio import content_id
 from nightglass.layout import Layout
 from tests.unit.builder import receiving
 from tests.unit.builder.making import exposure, extension, frame, noise, record_of, verified
@@ -132,11 +133,23 @@ def test_an_archive_is_desis_cube_to_the_letter(tmp_path: Path, outputs: CameraO
             assert table["GAIN"].tolist() == [1.5 + index] * 3
             assert table["EXPTIME"].tolist() == [5.0] * 3
     manifest = json.loads((path.parent / "manifest_00070965.json").read_text())
-    assert (manifest["expid"], manifest["frames"], manifest["cube"]) == (70965, [0, 1, 2], path.name)
+    assert (manifest["expid"], manifest["frames"]) == (70965, [0, 1, 2])
+    assert manifest["cubes"][path.name]["checksum"] == content_id(path)
     before = path.read_bytes()
     assert outputs.archive(exposure(frames=(0, 1, 2)), views, OPTIONS, order) == path
     assert path.read_bytes() == before
     assert sorted(item.name for item in path.parent.iterdir()) == [path.name, "manifest_00070965.json"]
+
+
+def test_builders_that_share_a_directory_share_the_manifest(tmp_path: Path, outputs: CameraOutputs) -> None:
+    shared = OPTIONS.model_copy(update={"archive_dir": str(tmp_path / "root" / "desi")})
+    guide = outputs.archive(exposure(frames=(0, 1)), [built(tmp_path, 0), built(tmp_path, 1)], shared, ArchiveOrder())
+    focus = shared.model_copy(update={"role": "focus", "module": "FOCUS"})
+    other = outputs.archive(exposure(frames=(3,)), [built(tmp_path, 3)], focus, ArchiveOrder())
+    assert guide.parent == other.parent
+    manifest = json.loads((guide.parent / "manifest_00070965.json").read_text())
+    assert {name: cube["frames"] for name, cube in manifest["cubes"].items()} == {guide.name: [0, 1], other.name: [3]}
+    assert manifest["frames"] == [0, 1, 3]
 
 
 def test_an_archive_takes_files_of_frames_that_were_purged_and_values_that_no_frame_has(
