@@ -82,7 +82,7 @@ class CameraOutputs:
         self._masters = masters
         self._limits = limits or Limits()
         self._on_alarm = on_alarm
-        self._names = Names.of(name, options, layout=layout, camera=camera.name)
+        self._names = Names.of(name, options, layout=layout, camera=camera.name, night_role=camera.role)
         self._scratch = layout.run / f"making-{sanitize(name)}"
         patience = Patience(attempts=options.send_attempts, first_s=options.send_retry_s, limit=1000)
         self._dispatcher = Dispatcher(

@@ -36,6 +36,8 @@ class Names:
         Where images go unless somebody says otherwise.
     allowed : tuple of Path
         Directories below which files may be written.
+    night_role : str
+        First word of the cubes that the night itself makes of what is in the ledger.
     """
 
     layout: Layout
@@ -43,9 +45,10 @@ class Names:
     camera: str
     images: Path
     allowed: tuple[Path, ...]
+    night_role: str = ""
 
     @classmethod
-    def of(cls, builder: str, options: BuilderOptions, *, layout: Layout, camera: str) -> Self:
+    def of(cls, builder: str, options: BuilderOptions, *, layout: Layout, camera: str, night_role: str = "") -> Self:
         """Make them of the options of the configuration: its directories are those that may be written.
 
         Raises
@@ -57,7 +60,7 @@ class Names:
         images = _expanded(options.image_dir, root) if options.image_dir else root / "images" / sanitize(builder)
         named = (options.archive_dir, options.png_dir, *options.directories)
         others = [_expanded(text, root) for text in named if text]
-        return cls(layout, builder, camera, images, tuple(dict.fromkeys((images, *others, root))))
+        return cls(layout, builder, camera, images, tuple(dict.fromkeys((images, *others, root))), night_role)
 
     def frame(self, exposure: ExposureView, frame: int, options: BuilderOptions, order: WriteOrder) -> Path:
         """Return where a frame is written.
@@ -79,10 +82,18 @@ class Names:
         return directory / f"{stem}{self._add_on(options, order.add_on)}{_suffix(compress=compress)}"
 
     def cube(self, exposure: ExposureView, options: BuilderOptions, order: ArchiveOrder) -> Path:
-        """Return where the cube of an exposure goes: ``<archive_dir>/<night>/<expid>/<role>-<expid>.fits[.fz]``."""
+        """Return where the cube of an exposure goes: ``<archive_dir>/<night>/<expid>/<role>-<expid>.fits[.fz]``.
+
+        Without an `archive_dir` that is the archive of the night; or, where the night gives its own cube that name, the
+        directory of the images: neither replaces the other's.
+        """
         compress = options.compress if order.compress is None else order.compress
-        name = f"{self.role(options)}-{exposure.expid:08d}{_suffix(compress=compress)}"
-        return self._archive_directory(exposure, options, order.archive_dir) / name
+        role = self.role(options)
+        name = f"{role}-{exposure.expid:08d}{_suffix(compress=compress)}"
+        asked = order.archive_dir
+        if not (asked or options.archive_dir) and role == sanitize(self.night_role, default=""):
+            asked = str(self.images)
+        return self._archive_directory(exposure, options, asked) / name
 
     def stamp_cube(self, exposure: ExposureView, options: BuilderOptions, order: ArchiveOrder) -> Path:
         """Return where the cube of an exposure's stamps goes: ``<role>-rois-<expid>.fits[.fz]``."""

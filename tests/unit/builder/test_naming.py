@@ -13,6 +13,7 @@ from nightglass.builder.records import ArchiveOrder, RoiOrder, WriteOrder
 from nightglass.config import BuilderOptions
 from nightglass.errors import Misconfigured, NightglassError, Rejected
 from nightglass.layout import Layout
+from nightglass.model import Content
 from tests.unit.builder.making import exposure
 
 ROOT = Path("/data/night")
@@ -74,6 +75,14 @@ def test_archives_and_stamps_have_the_names_of_desi() -> None:
     assert str(cube) == "/data/night/desi/20260821/00070965/guide-rois-00070965.fits.fz"
     assert str(place.stamps(exposure(), 4, OPTIONS, RoiOrder())) == f"{HERE}/guide-rois-00070965-0004.fits"
     assert place.manifest(cube, exposure()).name == "manifest_00070965.json"
+
+
+def test_a_cube_has_not_the_name_of_that_of_the_night() -> None:
+    place = Names.of("guider", OPTIONS, layout=Layout(ROOT), camera="gfa", night_role="guide")
+    assert str(place.cube(exposure(), OPTIONS, ArchiveOrder())) == f"{HERE}/guide-00070965.fits"
+    assert str(place.cube(exposure(), OPTIONS, ArchiveOrder())) != str(
+        Layout(ROOT).cube("gfa", exposure().night, "70965", role="guide", content=Content.RAW)
+    )
 
 
 @pytest.mark.parametrize(
