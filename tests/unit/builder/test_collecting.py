@@ -65,9 +65,7 @@ def test_what_never_comes_ends_with_the_deadline(tmp_path: Path) -> None:
             tmp_path / "root", sources=tuple(pull), pull=pull, callables=(HERE,), pull_retry_s=0.05, alarms=alarms
         )
         with made:
-            begun = time.monotonic()
-            made.assign(1, 0, timeout_s=1.0)
-            assert time.monotonic() - begun < 0.9  # it does not wait
+            assert made.assign(1, 0, timeout_s=3.0).state is FrameState.OPEN  # it does not wait
             view = made.build(1, 0)
             assert (view.state, set(view.missing)) == (FrameState.PARTIAL, set(pull) - {"GOOD"})
             for source, why in {
