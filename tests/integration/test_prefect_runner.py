@@ -31,6 +31,7 @@ from tests.integration.conftest import PrefectSite, eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster]
 NIGHT = Night("20260821")
+OWNER = "host:1:t:watch"
 
 
 class Desk:
@@ -53,7 +54,7 @@ class Desk:
             entries,
             ledger=self.ledger,
             observatory=observatory.model_copy(update={"reduction": reduction}),
-            owner="host:1:t:watch",
+            owner=OWNER,
             job_id=job_id,
         )
         return self.job(JobKind.GROUP, key=entries[0].exposure_id, groups=groups, job_id=job_id)
@@ -101,6 +102,12 @@ def desk(site: PrefectSite, dispatch: Dispatch = Dispatch.INLINE) -> Iterator[De
         finally:
             executor.close()
     assert not executor.pids
+
+
+@pytest.fixture(autouse=True)
+def _no_lease_of_a_test_that_failed(prefect_site: PrefectSite) -> None:
+    with prefect_site.ledger() as ledger:
+        ledger.revoke(owners=[OWNER], reason="the test is over")
 
 
 @pytest.fixture(scope="module")
