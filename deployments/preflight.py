@@ -57,6 +57,7 @@ def preflight(observatory: Observatory) -> Iterator[Check]:
         ("night", _night),
         ("root", _root),
         ("sources", _sources),
+        ("image builders", _builders),
         ("ledger", _ledger),
         ("memory", _memory),
         ("cluster", _cluster),
@@ -117,6 +118,22 @@ def _bad_pixel_files(camera: Camera) -> Iterator[tuple[Verdict, str]]:
     for detector in camera.detectors:
         if detector.bad_pixels and not Path(detector.bad_pixels).is_file():
             yield Verdict.FAIL, f"{camera.name}: bad-pixel image {detector.bad_pixels} does not exist"
+
+
+def _builders(observatory: Observatory) -> Iterator[tuple[Verdict, str]]:
+    from nightglass.builder.presets import options_of
+    from nightglass.watch.instance import lock_holder
+    from nightglass.web import Site, WebServer
+
+    for source in observatory.builders:
+        options = options_of(source)
+        yield Verdict.OK, f"{source.name}: {source.preset}, {', '.join(options.sources) or 'any source'}"
+    web, run = observatory.web, Layout(observatory.root).run
+    names = {load_camera(each.camera, directories=observatory.camera_directories).name for each in observatory.builders}
+    if observatory.builders and not any(lock_holder(run, name) for name in names):
+        # whoever has the builders has the port, too
+        with WebServer(Site(token=os.environ.get("NIGHTGLASS_TOKEN", "")), host=web.host, port=web.port) as server:
+            yield Verdict.OK, f"they would be reached at {server.url}"
 
 
 def _night(observatory: Observatory) -> Iterator[tuple[Verdict, str]]:

@@ -38,7 +38,7 @@ class Client:
 
     def __init__(
         self,
-        address: str = "http://127.0.0.1:8150",
+        address: str = "http://127.0.0.1:8140",
         *,
         builder: str = "",
         token: str = "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,24 @@ def test_each_fault_is_found_and_named(tmp_path: Path, monkeypatch: pytest.Monke
     for name, (verdict, words) in expected.items():
         assert worst(found[name]) is verdict, found[name]
         assert any(words in check.detail for check in found[name]), found[name]
+
+
+def test_image_builders_need_a_port_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.delenv("NIGHTGLASS_TOKEN", raising=False)
+    builders = [{"name": "guider", "camera": "generic", "preset": "guider", "sources": ["GUIDE0"]}]
+
+    def looked(**web: object) -> list[Check]:
+        everything = preflight(
+            Observatory.model_validate({"root": tmp_path / "root", "builders": builders, "web": web})
+        )
+        return [
+            check for check in takewhile(lambda check: check.name != "ledger", everything) if "image" in check.name
+        ]
+
+    free = looked(port=0)
+    assert [check.verdict for check in free] == [Verdict.OK] * 2, free
+    assert "GUIDE0" in free[0].detail
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "another program has the port" in looked(port=taken.getsockname()[1])[-1].detail
+    assert "token" in looked(host="0.0.0.0")[-1].detail
