@@ -222,7 +222,7 @@ def test_events_come_as_they_happen_and_from_where_somebody_left_off(client: Cli
 def test_whoever_waits_holds_up_nobody(here: Served, client: Client) -> None:
     def wait(frame: int) -> None:
         with here.client() as own:
-            own.build(1, frame, sources=["A"], wait_s=20.0)
+            own.build(1, frame, sources=["A"], wait_s=100.0)
 
     waiting = [threading.Thread(target=wait, args=(frame,), daemon=True) for frame in range(50)]
     for thread in waiting:
@@ -232,9 +232,9 @@ def test_whoever_waits_holds_up_nobody(here: Served, client: Client) -> None:
     for frame in range(50):
         client.push(1, frame, "A", guide_pixels(frame), source="A")
     for thread in waiting:
-        thread.join(30)
+        thread.join(120)
     assert not any(thread.is_alive() for thread in waiting)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 90
 
 
 def test_the_client_tells_of_a_server_that_is_not_there() -> None:
@@ -281,7 +281,7 @@ def test_hooks_are_told_until_they_are_not_wanted_any_more(client: Client) -> No
             client.subscribe("built", "os:system")
 
 
-def until(condition: Any, timeout_s: float = 60.0) -> None:
+def until(condition: Any, timeout_s: float = 120.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it did not come about"
