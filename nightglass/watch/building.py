@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nightglass.errors import Misconfigured, NightglassError
+from nightglass.errors import Misconfigured, NightglassError, Rejected
 from nightglass.model import Night, Sighting
 from nightglass.watch.sources import Place, built_camera, stream_directory
 
@@ -190,11 +190,16 @@ class BuildingDesk:
         from nightglass.builder.accounts import make_account
         from nightglass.builder.records import ExposureState, FrameState
 
-        frames = [builder.frame(view.expid, number) for number in view.frames]
-        if not frames or any(frame.state is FrameState.OPEN for frame in frames):
+        if not view.frames:
             return None
-        last = max((max(frame.times.values(), default=0.0) for frame in frames), default=0.0)
-        if view.state is ExposureState.OPEN and time.time() - last < _IDLE_S:
+        try:
+            newest = max(builder.frame(view.expid, view.frames[-1]).times.values(), default=0.0)
+            if view.state is ExposureState.OPEN and time.time() - newest < _IDLE_S:
+                return None
+            frames = [builder.frame(view.expid, number) for number in view.frames]
+        except Rejected:  # cleared just now
+            return None
+        if any(frame.state is FrameState.OPEN for frame in frames):
             return None
         return make_account(name, self._cameras[name].name, view, frames)
 
