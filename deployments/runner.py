@@ -7,6 +7,7 @@ Prefect or anybody else prints goes to standard error. It ends when its input en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from deployments.calls import call_of, problem_of
@@ -47,6 +49,8 @@ _HOUSEKEEPING_S = 10.0
 _LEAVE_S = 0.8
 _KNOCK_S = 0.3
 _WARM_UP = "warm-up"
+_RECORDED_S = 30.0
+"""Until the server has surely recorded the tasks of a run that is over."""
 
 
 @dataclass
@@ -173,7 +177,7 @@ class Runner:
         self._send(encode("report", report.to_json()))
 
     async def _get_ready(self) -> None:
-        """Make one idle run and delete it, then say that we are ready, and keep house.
+        """Make one idle run, then say that we are ready, and keep house.
 
         The first run costs seconds, here (imports, models) and in a server that just started (statements).
         """
@@ -194,8 +198,18 @@ class Runner:
         call = load_flow("flows.realtime.reduce_exposure")
         with tags(*self._orphans.tags):
             state: State[Any] = await call(_WARM_UP, job=_WARM_UP, return_state=True)
-        async with get_client() as client:
-            await client.delete_flow_run(UUID(str(state.state_details.flow_run_id)))
+        self._start(self._delete(UUID(str(state.state_details.flow_run_id))))
+
+    async def _delete(self, flow_run_id: UUID) -> None:
+        """Delete the idle run, not before its tasks were recorded.
+
+        The server records tasks a while after they ran. Where their run is gone it fails, tries again and again, and
+        may keep its database locked for a minute.
+        """
+        await asyncio.sleep(_RECORDED_S)
+        with contextlib.suppress(httpx.HTTPError, ObjectNotFound):
+            async with get_client() as client:
+                await client.delete_flow_run(flow_run_id)
 
     async def _keep_house(self) -> None:
         """Schedule the stages of open nights, and end runs that were left behind; for ever."""
