@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from nightglass.errors import Rejected, Retryable
+from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.sensors.endpoints import Endpoint, parse_endpoint
 
 __all__ = ["Piece", "Recorder", "Recording", "read_recording"]
@@ -220,7 +220,7 @@ def read_recording(path: Path) -> Recording:
     try:
         head = json.loads(line.decode())
         return Recording(path, *_checked(head), len(line))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Misconfigured) as error:
         message = f"{path} is no recording: it begins with {line[:24]!r}"
         raise Rejected(message, remedy="name a file that `nightglass record` wrote") from error
 

@@ -63,7 +63,12 @@ def test_a_torn_or_damaged_recording_is_read_up_to_there(tmp_path: Path) -> None
         assert recording.problem
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"{}\n", b'{"nightglass_recording": 2}\n', b"[" * 60_000])
+TORN = b'{"nightglass_recording": 1, "protocol": "astropix", "endpoints": ["7"], "began": "2026-01-01T00:00:00Z"}\n'
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"{}\n", b'{"nightglass_recording": 2}\n', TORN, b"[" * 60_000], ids=range(6)
+)
 def test_what_is_no_recording_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(Rejected, match="is no recording"):
