@@ -19,12 +19,15 @@ from nightglass.cubes.sums import sum_block
 from nightglass.errors import Retryable
 from nightglass.fitsio.checksums import add_sums
 
-__all__ = ["Outlet", "PartFile", "Unwritable", "is_uncached", "opened_part", "read_uncached"]
+__all__ = ["Outlet", "PartFile", "Unwritable", "is_uncached", "opened_part", "read_uncached", "write_at"]
 
 _BUFFER: Final = 1 << 20
 """Bytes: they stay in the cache from reading to writing. A multiple of 4, so that sums of pieces can be added."""
 _PAGE: Final = mmap.PAGESIZE
 """Places, lengths and memory of what goes past the page cache are multiples of it; no known device wants more."""
+_CACHED: Final = 64 << 10
+"""Bytes of one write into the page cache. Of larger ones the system makes huge pages, and these a virtual machine often
+has to get from its host first: writes of 1 MiB took two to five times as long as these."""
 _UNABLE: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
@@ -51,9 +54,8 @@ class PartFile:
             self.write(piece, place)
             place += len(piece)
 
-        # sums are those of whole words from the beginning on, so that only such a beginning can be cut off
-        aligned = self._uncached is not None and offset % 4 == 0
-        return Outlet(write, first=-offset % _PAGE if aligned else 0)
+        # after a short piece all begin at a page; sums are those of whole words, so that it must be of such
+        return Outlet(write, first=-offset % _PAGE if offset % 4 == 0 else 0)
 
     def write(self, piece: memoryview, offset: int) -> None:
         """Write all of a piece.
@@ -66,8 +68,7 @@ class PartFile:
         try:
             whole = len(piece) - len(piece) % _PAGE if offset % _PAGE == 0 else 0
             done = self._write_uncached(piece[:whole], offset) if whole else 0
-            while done < len(piece):
-                done += os.pwrite(self._descriptor, piece[done:], offset + done)
+            write_at(self._descriptor, piece[done:], offset + done)
         except OSError as error:
             raise Unwritable(self._path, error) from error
 
@@ -166,6 +167,14 @@ class Outlet:
         self._total = add_sums(self._total, sum_block(piece))
         self._write(piece)
         self._filled, self._size = 0, _BUFFER
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write bytes into the page cache, all of them."""
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done : done + _CACHED], offset + done)
 
 
 def read_uncached(path: Path, offset: int, size: int) -> Generator[memoryview]:

@@ -21,6 +21,7 @@ from nightglass.config import Limits
 from nightglass.cubes.converting import PlaneReader, convert_pixels
 from nightglass.cubes.joining import PlaneTiles
 from nightglass.cubes.moving import Fault, check_datasum, check_unchanged
+from nightglass.cubes.outlets import write_at
 from nightglass.cubes.records import Compression, FrameFile, PixelFormat, Plane, Stamp
 from nightglass.cubes.rice import BLOCK_PIXELS, rice_encode
 from nightglass.errors import NightglassError, Retryable
@@ -142,7 +143,7 @@ def squeeze_planes(task: SqueezeTask) -> Squeezed:
         # not created here: a worker whose archiver died must not leave a fragment behind the next one's sweep
         with task.fragment.open("r+b", buffering=0) as stream:
             stream.truncate()
-            results = tuple(_squeeze_all(task, lambda heap: _write_all(stream, heap)))
+            results = tuple(_squeeze_all(task, lambda heap: _append(stream, heap)))
     except OSError as error:
         raise _cannot_write(task.fragment, error) from error
     return Squeezed(_stamped(results, task.fragment))
@@ -265,7 +266,6 @@ def _take_times_out(rows: NDArray[Any], heap: bytearray) -> None:
                 heap[place + 4 : place + 8] = bytes(4)
 
 
-def _write_all(stream: io.FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[os.write(stream.fileno(), view) :]
+def _append(stream: io.FileIO, data: bytes) -> None:
+    write_at(stream.fileno(), data, stream.tell())
+    stream.seek(len(data), os.SEEK_CUR)

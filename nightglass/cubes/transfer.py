@@ -14,13 +14,13 @@ from typing import Final
 
 from nightglass.config import Limits
 from nightglass.cubes.moving import Fault, FetchedRun, Move, MovedRun, MoveTask, Run, fetch_planes, move_planes
-from nightglass.cubes.outlets import is_uncached
+from nightglass.cubes.outlets import is_uncached, write_at
 from nightglass.cubes.working import run_tasks
 from nightglass.errors import Retryable
 from nightglass.fitsio.checksums import add_sums
 from nightglass.pool import Pool
 
-__all__ = ["Placed", "SpoiltFrames", "Target", "creating", "transfer", "write_at"]
+__all__ = ["Placed", "SpoiltFrames", "Target", "creating", "transfer"]
 
 _TASK_BYTES: Final = 32 << 20
 _GATHERED_BYTES: Final = 8 << 20
@@ -147,14 +147,6 @@ def transfer(
     if faults:
         raise SpoiltFrames(faults)
     return totals
-
-
-def write_at(descriptor: int, data: bytes, offset: int) -> None:
-    """Write bytes at a place, all of them."""
-    view = memoryview(data)
-    while len(view):
-        count = os.pwrite(descriptor, view, offset)
-        view, offset = view[count:], offset + count
 
 
 def _done(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pytest
 from astropy.io import fits
 
 from nightglass.config import Limits
-from nightglass.cubes import compressed
 from nightglass.cubes.compressed import write_compressed
 from nightglass.cubes.extracting import extract_frames
 from nightglass.cubes.joining import WIDE_HEAP
@@ -185,7 +185,7 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, packed: bool, monkeypatch:
         raise OSError(28, "No space left on device")
 
     paths = _packed(tmp_path / "frames") if packed else night(tmp_path / "frames")
-    monkeypatch.setattr(compressed.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(Retryable, match="No space left"):
         compress(paths)
     assert left_in(tmp_path) == ["frames"]
@@ -202,7 +202,7 @@ def test_nothing_is_left_when_no_frame_is_good(tmp_path: Path) -> None:
 
 def test_a_fragment_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = night(tmp_path / "frames")
-    monkeypatch.setattr("nightglass.cubes.squeezing.os.write", _refuse)
+    monkeypatch.setattr(os, "pwrite", _refuse)
     with pytest.raises(Retryable, match="cannot be written: No space left"):
         compress(paths)
     assert left_in(tmp_path) == ["frames"]
