@@ -83,9 +83,7 @@ def test_image_builders_need_a_port_of_their_own(tmp_path: Path, monkeypatch: py
         everything = preflight(
             Observatory.model_validate({"root": tmp_path / "root", "builders": builders, "web": web})
         )
-        return [
-            check for check in takewhile(lambda check: check.name != "ledger", everything) if "image" in check.name
-        ]
+        return [check for check in takewhile(lambda check: check.name != "ledger", everything) if "image" in check.name]
 
     free = looked(port=0)
     assert [check.verdict for check in free] == [Verdict.OK] * 2, free
