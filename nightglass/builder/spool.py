@@ -29,6 +29,7 @@ from nightglass.builder.bodies import PixelForm
 from nightglass.builder.records import NO_INSTRUCTIONS, Instructions
 from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import BLOCK
+from nightglass.fitsio.filling import append
 from nightglass.layout import Layout
 from nightglass.model import Night, sanitize
 
@@ -154,9 +155,7 @@ class Incoming:
             self._spool.take(step)
             self._reserved += step
         with self._telling():
-            view = memoryview(piece)
-            while len(view):
-                view = view[self._stream.write(view) or 0 :]
+            append(self._stream, piece)
         self._size = size
 
     @contextlib.contextmanager

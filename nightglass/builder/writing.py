@@ -30,6 +30,7 @@ from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio import HduInfo, content_id, scan_headers
 from nightglass.fitsio.cards import BLOCK
 from nightglass.fitsio.checksums import add_sums
+from nightglass.fitsio.filling import append
 from nightglass.fitsio.product_cards import CardValue, make_cards, raw_cards
 from nightglass.fitsio.sealing import seal, sealed_size
 from nightglass.fitsio.structure import is_structural
@@ -153,7 +154,7 @@ def _publish(primary: fits.Header, ready: Iterable[_Ready], path: Path, *, overw
     path = path.absolute()
     with publishing(CubeRequest(paths=(), out=path, overwrite=True, durable=durable)) as part:
         with part.open("r+b", buffering=0) as stream:
-            _write_all(stream, seal(primary_cards(primary), 0))
+            append(stream, seal(primary_cards(primary), 0))
             for item in ready:
                 _write_extension(stream, item)
             if durable:
@@ -279,15 +280,15 @@ def _write_extension(stream: FileIO, ready: _Ready) -> None:
     if isinstance(ready.source, ReadyHdu):
         total = size = 0
         for piece in ready.source.pieces:
-            _write_all(stream, piece.data)
+            append(stream, piece.data)
             total = add_sums(total, rotated(piece.total, size))
             size += len(piece.data)
     else:
         total, size = _copy_data(stream, ready.source)
-    _write_all(stream, bytes(-size % BLOCK))
+    append(stream, bytes(-size % BLOCK))
     end = stream.tell()
     stream.seek(start)
-    _write_all(stream, seal(ready.cards, total))
+    append(stream, seal(ready.cards, total))
     stream.seek(end)
 
 
@@ -303,7 +304,7 @@ def _copy_data(stream: FileIO, record: ExtensionRecord) -> tuple[int, int]:
                 message = f"{record.path} ends {record.data_size - done} bytes too early"
                 raise Rejected(message, remedy="push the extension again")
             total = add_sums(total, rotated(sum_block(room[:got]), done))
-            _write_all(stream, room[:got])
+            append(stream, room[:got])
             done += got
     return total, done
 
@@ -319,9 +320,3 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _write_all(stream: FileIO, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[stream.write(view) or 0 :]

@@ -12,7 +12,6 @@ from nightglass.config import Limits
 from nightglass.cubes.gathering import TileBin, collect_tiles
 from nightglass.cubes.joining import WIDE_HEAP, DamagedTiles, JoinedTiles, Segment, join_tiles
 from nightglass.cubes.moving import Fault, Move
-from nightglass.cubes.outlets import write_at
 from nightglass.cubes.placing import PlacedHdu, header_cards, primary_cards, scaling_cards, table_cards
 from nightglass.cubes.plain import finish_hdu
 from nightglass.cubes.records import (
@@ -28,6 +27,7 @@ from nightglass.cubes.sums import sum_block
 from nightglass.cubes.transfer import Placed, SpoiltFrames, Target, creating, transfer
 from nightglass.fitsio.cards import comment_cards
 from nightglass.fitsio.checksums import add_sums
+from nightglass.fitsio.filling import write_at
 from nightglass.fitsio.product_cards import CardValue, make_cards
 from nightglass.fitsio.sealing import sealed_size
 from nightglass.pool import Pool, SerialPool

@@ -18,16 +18,14 @@ from typing import Final
 from nightglass.cubes.sums import sum_block
 from nightglass.errors import Retryable
 from nightglass.fitsio.checksums import add_sums
+from nightglass.fitsio.filling import write_at
 
-__all__ = ["Outlet", "PartFile", "Unwritable", "is_uncached", "opened_part", "read_uncached", "write_at"]
+__all__ = ["Outlet", "PartFile", "Unwritable", "is_uncached", "opened_part", "read_uncached"]
 
 _BUFFER: Final = 1 << 20
 """Bytes: they stay in the cache from reading to writing. A multiple of 4, so that sums of pieces can be added."""
 _PAGE: Final = mmap.PAGESIZE
 """Places, lengths and memory of what goes past the page cache are multiples of it; no known device wants more."""
-_CACHED: Final = 64 << 10
-"""Bytes of one write into the page cache. Of larger ones the system makes huge pages, and these a virtual machine often
-has to get from its host first: writes of 1 MiB took two to five times as long as these."""
 _UNABLE: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
@@ -167,14 +165,6 @@ class Outlet:
         self._total = add_sums(self._total, sum_block(piece))
         self._write(piece)
         self._filled, self._size = 0, _BUFFER
-
-
-def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Write bytes into the page cache, all of them."""
-    view = memoryview(data)
-    done = 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done : done + _CACHED], offset + done)
 
 
 def read_uncached(path: Path, offset: int, size: int) -> Generator[memoryview]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from nightglass.config import Limits
 from nightglass.cubes.moving import Move
-from nightglass.cubes.outlets import write_at
 from nightglass.cubes.placing import PlacedHdu, place_hdus
 from nightglass.cubes.records import CubePlan, FrameFile, HduText, ImagePlan, Progress, SourceSummary, TablePlan
 from nightglass.cubes.sums import sum_block
 from nightglass.cubes.transfer import Placed, Target, creating, transfer
 from nightglass.fitsio.cards import BLOCK
+from nightglass.fitsio.filling import write_at
 from nightglass.fitsio.sealing import seal
 from nightglass.pool import Pool
 

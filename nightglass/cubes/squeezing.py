@@ -7,7 +7,6 @@ compressed by GZIP_2 without loss, unless quantisation is asked for.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +20,10 @@ from nightglass.config import Limits
 from nightglass.cubes.converting import PlaneReader, convert_pixels
 from nightglass.cubes.joining import PlaneTiles
 from nightglass.cubes.moving import Fault, check_datasum, check_unchanged
-from nightglass.cubes.outlets import write_at
 from nightglass.cubes.records import Compression, FrameFile, PixelFormat, Plane, Stamp
 from nightglass.cubes.rice import BLOCK_PIXELS, rice_encode
 from nightglass.errors import NightglassError, Retryable
+from nightglass.fitsio.filling import append
 
 __all__ = [
     "Method",
@@ -143,7 +142,7 @@ def squeeze_planes(task: SqueezeTask) -> Squeezed:
         # not created here: a worker whose archiver died must not leave a fragment behind the next one's sweep
         with task.fragment.open("r+b", buffering=0) as stream:
             stream.truncate()
-            results = tuple(_squeeze_all(task, lambda heap: _append(stream, heap)))
+            results = tuple(_squeeze_all(task, lambda heap: append(stream, heap)))
     except OSError as error:
         raise _cannot_write(task.fragment, error) from error
     return Squeezed(_stamped(results, task.fragment))
@@ -264,8 +263,3 @@ def _take_times_out(rows: NDArray[Any], heap: bytearray) -> None:
         for count, place in rows[name].tolist():
             if count >= _GZIP_HEADER and heap[place : place + 3] == b"\x1f\x8b\x08":
                 heap[place + 4 : place + 8] = bytes(4)
-
-
-def _append(stream: io.FileIO, data: bytes) -> None:
-    write_at(stream.fileno(), data, stream.tell())
-    stream.seek(len(data), os.SEEK_CUR)

@@ -14,10 +14,11 @@ from typing import Final
 
 from nightglass.config import Limits
 from nightglass.cubes.moving import Fault, FetchedRun, Move, MovedRun, MoveTask, Run, fetch_planes, move_planes
-from nightglass.cubes.outlets import is_uncached, write_at
+from nightglass.cubes.outlets import is_uncached
 from nightglass.cubes.working import run_tasks
 from nightglass.errors import Retryable
 from nightglass.fitsio.checksums import add_sums
+from nightglass.fitsio.filling import write_at
 from nightglass.pool import Pool
 
 __all__ = ["Placed", "SpoiltFrames", "Target", "creating", "transfer"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nightglass.fitsio.cards import BLOCK
 from nightglass.fitsio.checksums import sum_bytes
+from nightglass.fitsio.filling import append
 from nightglass.fitsio.sealing import seal
 
 __all__ = ["ReadyHdu", "write_hdus"]
@@ -35,10 +36,9 @@ def write_hdus(path_part: Path, hdus: Iterable[ReadyHdu]) -> None:
     OSError
         If the file system refuses; `write_atomic` makes it a `Retryable`.
     """
-    with path_part.open("wb") as stream:
+    with path_part.open("wb", buffering=0) as stream:
         for hdu in hdus:
-            stream.write(seal(hdu.cards, sum_bytes(hdu.data)))
-            stream.write(hdu.data)
-            stream.write(bytes(-len(hdu.data) % BLOCK))
-        stream.flush()
+            append(stream, seal(hdu.cards, sum_bytes(hdu.data)))
+            append(stream, hdu.data)
+            append(stream, bytes(-len(hdu.data) % BLOCK))
         os.fsync(stream.fileno())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nightglass.errors import Misconfigured, Retryable
 from nightglass.fitsio.cards import BLOCK
 from nightglass.fitsio.checksums import add_sums, sum_bytes
+from nightglass.fitsio.filling import append
 from nightglass.fitsio.product_cards import CardValue, make_cards, raw_cards
 from nightglass.fitsio.sealing import seal, sealed_size
 from nightglass.fitsio.tables import lay_out_table
@@ -112,20 +113,14 @@ def _write(stream: FileIO, hdu: _Hdu) -> None:
     stream.seek(start + sealed_size(hdu.cards))
     total = size = 0
     for piece in hdu.pieces():
-        _write_all(stream, piece)
+        append(stream, piece)
         total = add_sums(total, sum_bytes(piece))
         size += len(piece)
-    _write_all(stream, bytes(-size % BLOCK))
+    append(stream, bytes(-size % BLOCK))
     end = stream.tell()
     stream.seek(start)
-    _write_all(stream, seal(hdu.cards, total))
+    append(stream, seal(hdu.cards, total))
     stream.seek(end)
-
-
-def _write_all(stream: FileIO, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[stream.write(view) or 0 :]
 
 
 def _primary(images: Sequence[Image], cards: Mapping[str, CardValue], history: Sequence[str]) -> _Hdu:
