@@ -9,8 +9,8 @@ from typing import Final
 __all__ = ["append", "write_at"]
 
 _PIECE: Final = 64 << 10
-"""Bytes. Of larger pieces the system makes huge pages, which a virtual machine often has to get from its host first: writes
-of 1 MiB took two to five times as long as these."""
+"""Bytes. Of larger pieces the system makes huge pages, which a virtual machine often has to get from its host first:
+writes of 1 MiB took two to five times as long as these."""
 
 
 def append(stream: FileIO, data: bytes | bytearray | memoryview) -> None:
