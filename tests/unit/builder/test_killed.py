@@ -94,5 +94,5 @@ def check(root: Path, acknowledged: int) -> None:
                 for name in NAMES:
                     np.testing.assert_array_equal(hdus[name].data[:, 0, 0], wanted)
         assert [item for item in made.status()["alarms"] if item["key"] != "missing"] == []
-    # killed between giving a file its name and removing the other one, a writer leaves that one to the file's next write
+    # killed between giving a file its name and removing the other, a writer leaves that one to the next write
     assert [part for part in root.rglob("*.part") if not part.with_name(part.name.rsplit(".", 2)[0]).exists()] == []
