@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tests.architecture.sources import Module, modules
+from tests.architecture.sources import REPOSITORY, ROOMS, Module, modules, repository_files
 
 LONGEST_FUNCTION = 60
 LONGEST_FILE = 400
@@ -65,7 +65,13 @@ def test_functions_are_short() -> None:
 
 
 def test_files_are_short() -> None:
-    assert [f"{module.place()} {module.lines} lines" for module in modules() if module.lines > LONGEST_FILE] == []
+    """Those of tests and benchmarks, too."""
+    sources = {
+        path: path.read_text(encoding="utf-8").count("\n") for path in repository_files() if path.suffix == ".py"
+    }
+    assert {path.relative_to(REPOSITORY).parts[0] for path in sources} >= {*ROOMS, "benchmarks", "tests"}
+    long = [f"{path.relative_to(REPOSITORY)}: {lines} lines" for path, lines in sources.items() if lines > LONGEST_FILE]
+    assert long == []
 
 
 def test_what_a_module_offers_is_listed_completely_and_in_order() -> None:
