@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from astropy.io.fits.card import Undefined
+
 from nightglass.builder.bulletin import Bulletin
 from nightglass.builder.headertext import read_header
 from nightglass.builder.holdings import Holdings
@@ -237,6 +239,8 @@ def disk_space(directory: Path) -> dict[str, Any]:
 
 
 def _card_value(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        return None
     return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
 
 

@@ -22,6 +22,8 @@ _MOST_BYTES = 2 << 20
 _ORDINARY = re.compile(r"[A-Z0-9_-]{1,8}")
 _LONG = re.compile(r"[A-Z0-9_-]{9,60}")
 _COMMENTARY = frozenset({"COMMENT", "HISTORY"})
+_NO_VALUE = frozenset({"END", "CONTINUE", "HIERARCH"})
+"""What means something of its own, and is no keyword with a value."""
 
 
 def cards_of(values: Mapping[str, Any]) -> list[str]:
@@ -116,9 +118,9 @@ def _cards(keyword: str, value: Any) -> list[str]:
     if not (value is None or isinstance(value, (str, bool, int, float))):
         message = f"keyword {keyword} has the value {value!r}"
         raise Rejected(message, remedy="a card holds text, a number, true or false, or a pair of that and a comment")
-    text = value_text(value)
+    text = _value_text(keyword, value)
     comment = comment.encode("ascii", "replace").decode("ascii")
-    if _ORDINARY.fullmatch(keyword):
+    if _ORDINARY.fullmatch(keyword) and keyword not in _NO_VALUE:
         return format_card(keyword, text, comment)
     if not _LONG.fullmatch(keyword):
         message = f"{keyword!r} is no FITS keyword"
@@ -130,3 +132,11 @@ def _cards(keyword: str, value: Any) -> list[str]:
         message = f"the value of {keyword} has no room in a card"
         raise Rejected(message, remedy="shorten it, or use a keyword of at most 8 letters")
     return [card.ljust(CARD)]
+
+
+def _value_text(keyword: str, value: str | float | None) -> str:
+    text = value_text(value)
+    if isinstance(value, int) and not text:
+        message = f"the value of {keyword} has more digits than a card"
+        raise Rejected(message, remedy="give it as text")
+    return text

@@ -31,6 +31,8 @@ _LOOSE = re.compile(r" *(?P<name>[^=/'\"]{1,60}?) *=(?P<rest>.*)")
 _LOOSE_STRING = re.compile(r" *'(?P<text>.*)' *(?:/(?P<comment>.*))?")
 _LOOSE_NUMBER = re.compile(rf" *(?P<value>{_NUMBER}|[TF]) *(?:/(?P<comment>.*))?", re.IGNORECASE)
 _COMMENTARY = frozenset({"COMMENT", "HISTORY", ""})
+_NO_VALUE = frozenset({"END", "CONTINUE", "HIERARCH"})
+"""What means something of its own, and is no keyword with a value."""
 _UNPRINTABLE = re.compile(r"[^ -~]")
 _SPACE = str.maketrans("\0\t\r\n\v\f", "      ")
 
@@ -69,7 +71,8 @@ def _conforms(card: str, *, continues: bool) -> bool:
     if keyword in _COMMENTARY:
         return True
     if card[8:10] == "= ":
-        return bool(_KEYWORD_OK.fullmatch(keyword)) and bool(_VALUE_OK.fullmatch(card, 10))
+        named = keyword not in _NO_VALUE and bool(_KEYWORD_OK.fullmatch(keyword))
+        return named and bool(_VALUE_OK.fullmatch(card, 10))
     if keyword == "CONTINUE":
         return continues and bool(_CONTINUE_OK.fullmatch(card))
     return keyword == "HIERARCH" and bool(_HIERARCH_OK.fullmatch(card))
@@ -90,7 +93,7 @@ def _repair(card: str) -> list[str]:
     name = found["name"].strip().upper().removeprefix("HIERARCH ").strip()
     if len(name) <= 8 and card[8:9] == "=":
         name = re.sub(r"[^A-Z0-9_-]", "_", name)
-    if not re.fullmatch(r"[A-Z0-9_-][A-Z0-9_. -]*", name) or name in _COMMENTARY:
+    if not re.fullmatch(r"[A-Z0-9_-][A-Z0-9_. -]*", name) or name in _COMMENTARY | _NO_VALUE:
         return list(comment_cards("COMMENT", card))
     if len(name) <= 8 and _KEYWORD_OK.fullmatch(name):
         return format_card(name, value, comment)
@@ -158,6 +161,7 @@ def format_card(keyword: str, value: str, comment: str = "") -> list[str]:
 
 
 def _with_comment(body: str, comment: str) -> str:
+    comment = _UNPRINTABLE.sub("?", comment.translate(_SPACE))  # a line end would begin another card
     text = f"{body} / {comment}" if comment and len(body) < CARD - 3 else body
     return text[:CARD].ljust(CARD)
 

@@ -39,18 +39,19 @@ _OTHER_ROTATION = re.compile(r"CD\d_\d|CROTA\d")
 _REPLACED = {"EPOCH": "EQUINOX", "RADECSYS": "RADESYS"}
 """Deprecated keywords and what the standard puts in their place."""
 _COMMENTARY = frozenset({"COMMENT", "HISTORY", ""})
+_LARGEST = 10**69
 _ORDINARY = re.compile(r"[A-Z0-9_-]{1,8}")
 
 
 def value_text(value: Any) -> str:
-    """Return a value as it stands in a card; what FITS cannot hold (None, NaN, infinity) is undefined."""
+    """Return a value as it stands in a card; what none can hold (None, NaN, infinity, 70 digits) is undefined."""
     value = value.item() if hasattr(value, "item") else value
     if value is None:
         return ""
     if isinstance(value, bool):
         return "T" if value else "F"
     if isinstance(value, int):
-        return str(value)
+        return str(value) if abs(value) < _LARGEST else ""
     if isinstance(value, float):
         return repr(value).upper() if math.isfinite(value) else ""
     text = str(value).replace("\n", " ").encode("ascii", "replace").decode("ascii")

@@ -8,6 +8,7 @@ from pathlib import Path
 from tarfile import BLOCKSIZE, TarInfo
 from typing import Any
 
+from astropy.io.fits.card import Undefined
 from pydantic import BaseModel
 
 from nightglass.builder.records import ExposureView, ExtensionRecord, FrameView, SendReport
@@ -162,4 +163,7 @@ def tar_of(files: Sequence[Path]) -> Iterator[bytes]:
 
 
 def _plain(value: Any) -> Any:
+    """Return the value of a card; what JSON cannot hold, and what is undefined, is null."""
+    if isinstance(value, Undefined) or (isinstance(value, float) and not math.isfinite(value)):
+        return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)

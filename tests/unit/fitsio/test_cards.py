@@ -58,7 +58,10 @@ def test_broken_cards_keep_their_meaning(card: str, keyword: str, value: object)
     assert header_of(card)[keyword] == value
 
 
-@pytest.mark.parametrize("card", ["CONTINUE  'of nothing'", "JUST SOME TEXT", "\xff" * 80, "= 5"])
+@pytest.mark.parametrize(
+    "card",
+    ["CONTINUE  'of nothing'", "JUST SOME TEXT", "\xff" * 80, "= 5", "END     = 5", "CONTINUE= 5", "HIERARCH= 5"],
+)
 def test_what_is_no_keyword_becomes_a_comment(card: str) -> None:
     cards, repaired = repair_cards(card.ljust(80).encode("latin-1"))
     assert repaired == 1
@@ -114,3 +117,8 @@ def test_a_header_fills_its_block() -> None:
     header = pad_header(["A       =                    1".ljust(80)] * 36)
     assert len(header) == 2 * BLOCK
     assert header[BLOCK : BLOCK + 4] == b"END "
+
+
+def test_a_comment_cannot_begin_another_card() -> None:
+    (card,) = format_card("EXPTIME", "1.5", "seconds\nOBJECT  = 'forged'\xff")
+    assert card == "EXPTIME =                  1.5 / seconds OBJECT  = 'forged'?".ljust(80)
