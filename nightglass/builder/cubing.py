@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,13 +27,13 @@ from nightglass.cubes import Compression, CubeRequest, CubeSummary, Keywords, as
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.records import FrameFile
 from nightglass.cubes.scanning import scan_files
-from nightglass.errors import Misconfigured, Rejected
+from nightglass.errors import Misconfigured, NightglassError, Rejected
 from nightglass.fitsio import content_id, publish, scan_headers, write_atomic
 from nightglass.fitsio.product_cards import CardValue
 from nightglass.fitsio.structure import is_structural
 from nightglass.pool import Pool
 
-__all__ = ["ArchiveRules", "archive_cube", "given_values", "write_manifest"]
+__all__ = ["ArchiveRules", "KeepFunction", "archive_cube", "given_values", "keep_alone", "write_manifest"]
 
 _KEYWORD: Final = re.compile(r"[A-Z0-9_-]{1,8}")
 _OF_A_FRAME: Final = re.compile(r"EXTNAME|FRAMES?|PARTIAL|MISSING\d+|COMMENT|HISTORY|")
@@ -42,6 +42,10 @@ _CUBES: Final = frozenset({"TIMESYS", "DATE-BEG", "MJD-BEG", "NIGHT"})
 _WILD: Final = re.compile(r"[*?\[]")
 _FORMAT: Final = 1
 _PASSING: Final = ".making-"
+
+KeepFunction = Callable[[Path, Callable[[Path], CubeSummary]], CubeSummary]
+"""Gives who makes a cube a passing path, and publishes what it made under the one given first."""
+
 _TABLE: Final = b"XTENSION= 'BINTABLE'"
 
 
@@ -103,6 +107,7 @@ def archive_cube(
     camera: Camera,
     pool: Pool,
     limits: Limits | None = None,
+    keep: KeepFunction | None = None,
 ) -> CubeSummary:
     """Make the cube of an exposure; one of that name is replaced, for it is of the same exposure.
 
@@ -112,6 +117,8 @@ def archive_cube(
     ----------
     frames : sequence of Path
         Multi-extension files with FRAME in their primary header, as `write_frame` makes them.
+    keep : callable, optional
+        See `KeepFunction`; without it whoever calls is the only one who writes this cube.
 
     Raises
     ------
@@ -126,22 +133,40 @@ def archive_cube(
         message = f"exposure {exposure.expid} has no frame that could be archived"
         raise Rejected(message, remedy="build at least one frame")
     tables = _tables(files, limits)
-    request = CubeRequest(
-        paths=tuple(frames),
-        out=out.with_name(f"{_PASSING}{out.name}") if tables else out,
-        role=options.module or options.role,
-        exposure=f"{exposure.expid:08d}",
-        night=exposure.night.label,
-        camera=camera.name,
-        compression=Compression() if rules.compress else None,
-        keywords=Keywords((), rules.secondary, rules.metadata),
-        source_names=_named(files),
-        extra=_primary_cards(files, exposure, options, rules),
-        durable=options.durable,
-        overwrite=True,
-    )
-    summary = assemble_cube(request, pool=pool, limits=limits, camera=camera)
-    return _with_tables(summary, tables, out, limits) if tables else summary
+
+    def make(path: Path) -> CubeSummary:
+        request = CubeRequest(
+            paths=tuple(frames),
+            out=path,
+            role=options.module or options.role,
+            exposure=f"{exposure.expid:08d}",
+            night=exposure.night.label,
+            camera=camera.name,
+            compression=Compression() if rules.compress else None,
+            keywords=Keywords((), rules.secondary, rules.metadata),
+            source_names=_named(files),
+            extra=_primary_cards(files, exposure, options, rules),
+            durable=options.durable,
+            overwrite=True,
+        )
+        try:
+            summary = assemble_cube(request, pool=pool, limits=limits, camera=camera)
+        except NightglassError as error:  # a person knows the cube by its final name
+            raise type(error)(error.message.replace(str(path), str(out)), remedy=error.remedy) from error
+        return _with_tables(summary, tables, limits) if tables else summary
+
+    return (keep or keep_alone)(out, make)
+
+
+def keep_alone(path: Path, make: Callable[[Path], CubeSummary]) -> CubeSummary:
+    """Have a cube made under a passing name and publish it, where nobody else could be at it; see `KeepFunction`."""
+    passing = path.with_name(f"{_PASSING}{path.name}")
+    try:
+        summary = make(passing)
+        publish(passing, path)
+    finally:
+        passing.unlink(missing_ok=True)
+    return replace(summary, path=path, size=path.stat().st_size)
 
 
 def _tables(files: Sequence[FrameFile], limits: Limits) -> list[ExtensionRecord]:
@@ -163,17 +188,13 @@ def _tables(files: Sequence[FrameFile], limits: Limits) -> list[ExtensionRecord]
     return list(found.values())
 
 
-def _with_tables(summary: CubeSummary, tables: Sequence[ExtensionRecord], out: Path, limits: Limits) -> CubeSummary:
-    """Append tables to a cube that has a passing name, unless one of its HDUs has theirs, and give it its own."""
+def _with_tables(summary: CubeSummary, tables: Sequence[ExtensionRecord], limits: Limits) -> CubeSummary:
+    """Append tables to a cube that has no name yet, unless one of its HDUs has theirs."""
     taken = {info.name for info in scan_headers(summary.path, limits)}
-    try:
-        for table in tables:
-            if table.name not in taken:
-                append_extension(summary.path, table, limits=limits)
-        publish(summary.path, out)
-    finally:
-        summary.path.unlink(missing_ok=True)
-    return replace(summary, path=out, size=out.stat().st_size, checksum="")
+    for table in tables:
+        if table.name not in taken:
+            append_extension(summary.path, table, limits=limits)
+    return replace(summary, checksum="")  # it is of what was there before
 
 
 def write_manifest(path: Path, summary: CubeSummary, exposure: ExposureView, frames: Sequence[int]) -> None:
@@ -194,6 +215,8 @@ def write_manifest(path: Path, summary: CubeSummary, exposure: ExposureView, fra
         "problems": [f"{problem.path.name}: {problem.reason}" for problem in summary.problems],
     }
     with _locked(path.parent):
+        for part in path.parent.glob(f"{path.name}.*.part"):
+            part.unlink(missing_ok=True)  # of who was killed here: whoever writes it holds the lock
         cubes = _others(path, exposure) | {summary.path.name: entry}
         record = {
             "format": _FORMAT,

@@ -287,7 +287,7 @@ def _linked(written: Path, path: Path) -> bool:
     """Let a file appear under a second name without copying it; where that is not possible, say so."""
     if written.suffix == ".fz":
         return False
-    part = path.with_name(f".{path.name}.link-{os.getpid()}")
+    part = path.with_name(f".{path.name}.link")  # one name for all processes: what a killed one left goes with the next
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)

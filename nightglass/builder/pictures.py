@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,8 @@ def draw(path: Path, extensions: Sequence[ExtensionRecord], rules: PlotRules, *,
     part = part_path(path, f"w{os.getpid()}x{id(canvas) & 0xFFFFFFFF:08x}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(path.name)}.w*.part"):
+            left.unlink(missing_ok=True)  # by who was killed: one builder at a time draws a frame
         canvas.save(part, format="PNG", compress_level=1)
         part.replace(path)
     except OSError as error:

@@ -14,6 +14,7 @@ from nightglass.builder.landing import describe
 from nightglass.builder.records import ExposureState, ExposureView, ExtensionRecord, FrameState, FrameView
 from nightglass.builder.spool import Body, Spool
 from nightglass.builder.structure import noted
+from nightglass.cubes.publishing import sweep
 from nightglass.errors import Misconfigured, NightglassError, Rejected
 from nightglass.model import Night
 
@@ -27,8 +28,8 @@ def restore(spool: Spool, holdings: Holdings) -> list[str]:
     """Read the spool; returns what a person should know.
 
     Each entry of a frame has its file, whenever the earlier process was killed. Files without an entry were never
-    acknowledged, and go. Where an entry cannot be read (loss of power without `durable`), it is made anew from the
-    files beside it.
+    acknowledged, and go; so do parts of what it was writing. Where an entry cannot be read (loss of power without
+    `durable`), it is made anew from the files beside it.
     """
     remarks: list[str] = []
     spool.sweep()
@@ -39,9 +40,16 @@ def restore(spool: Spool, holdings: Holdings) -> list[str]:
             remarks.append(f"{directory} is left alone: {error}")
             continue
         holdings.adopt(exposure, frames)
+    for directory in sorted({path.parent for view in holdings.frames() for path in _written(view)}):
+        sweep(directory)
     for remark in remarks:
         _log.warning("%s", remark)
     return remarks
+
+
+def _written(view: FrameView) -> tuple[Path, ...]:
+    """Return the names under which a frame was written, or was about to be."""
+    return (*view.claims, *view.files, *(() if view.published is None else (view.published,)))
 
 
 def _exposure(directory: Path, remarks: list[str]) -> tuple[ExposureView, list[FrameView]]:

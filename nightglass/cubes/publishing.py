@@ -15,7 +15,7 @@ from nightglass.cubes.records import CubeRequest
 from nightglass.errors import Misconfigured, Retryable
 from nightglass.fitsio import part_path
 
-__all__ = ["publishing", "refuse_existing", "sync"]
+__all__ = ["publishing", "refuse_existing", "sweep", "sync"]
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def publishing(request: CubeRequest) -> Iterator[Path]:
     part = part_path(out, f"w{os.getpid()}x{secrets.token_hex(4)}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(out)
+        _remove_stale(out.parent, re.escape(out.name))
         try:
             with _locked(part):
                 yield part
@@ -46,6 +46,23 @@ def publishing(request: CubeRequest) -> Iterator[Path]:
     except OSError as error:
         message = f"{out} cannot be written: {error.strerror or error}"
         raise Retryable(message, remedy="make room on the disk, and check the rights of the directory") from error
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed processes left of FITS files that they wrote to a directory by `publishing`.
+
+    Raises
+    ------
+    Retryable
+        If the file system refuses.
+    """
+    try:
+        _remove_stale(directory, r".+\.fits(?:\.fz)?")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        message = f"{directory} cannot be swept: {error.strerror or error}"
+        raise Retryable(message, remedy="check the disk and the rights of the directory") from error
 
 
 def refuse_existing(out: Path) -> None:
@@ -76,29 +93,40 @@ def _locked(part: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_stale(out: Path) -> None:
-    """Remove parts of this cube, and fragments beside them, whose process is gone."""
-    own = re.compile(rf"(?:f\d+\.)?({re.escape(out.name)}\.w(\d+)x[0-9a-f]{{8}}\.part)")
-    with os.scandir(out.parent) as entries:
+def _remove_stale(directory: Path, name: str) -> None:
+    """Remove parts of cubes of this name (a pattern), and fragments beside them, that nobody writes any more."""
+    own = re.compile(rf"(?:f\d+\.)?((?:{name})\.w(\d+)x[0-9a-f]{{8}}\.part)")
+    with os.scandir(directory) as entries:
         found = [match for entry in entries if (match := own.fullmatch(entry.name))]
-    stale = {name: _is_stale(out.with_name(name), int(process)) for name, process in {m.groups() for m in found}}
+    stale = {part: _is_stale(directory / part, int(process)) for part, process in {m.groups() for m in found}}
     for match in found:
         if stale[match[1]]:
-            out.with_name(match[0]).unlink(missing_ok=True)
+            (directory / match[0]).unlink(missing_ok=True)
 
 
 def _is_stale(part: Path, process: int) -> bool:
-    """Tell whether nobody writes a part: no process of that number here, and no lock from anywhere."""
-    if Path(f"/proc/{process}").exists():
-        return False
+    """Tell whether nobody writes a part: its lock is free, and it is not just being created.
+
+    Numbers of processes come back, soon where there are few of them, and in a container with the first process. So they
+    decide only where the lock says nothing: before there is a byte, and where a file system has no locks.
+    """
     try:
         with part.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+            return bool(os.fstat(stream.fileno()).st_size) or not _runs(process)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
-        return True  # it is gone, and fragments without it are worth nothing; or there are no locks to be held
-    return True
+        return not _runs(process)  # fragments without their part are worth nothing, once who made them is gone
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process runs here; /proc has threads, too, under numbers of their own."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+    return f"\nTgid:\t{process}\n" in status
 
 
 def _rename(part: Path, out: Path, *, replacing: bool) -> None:

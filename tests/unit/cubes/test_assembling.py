@@ -333,7 +333,7 @@ class TestStaleParts:
     def test_kept(self, paths, out, gone):
         out.parent.mkdir()
         kept = [
-            f"cube.fits.w{os.getppid()}x0123abcd.part",  # its process runs
+            f"cube.fits.w{os.getppid()}x0123abcd.part",  # its process runs, and is about to lock it
             f"f3.cube.fits.w{os.getppid()}x0123abcd.part",
             f"other.fits.w{gone}x0123abcd.part",
             "cube.fits.12345678.part",  # a token of a ledger
@@ -341,8 +341,16 @@ class TestStaleParts:
         ]
         for name in kept:
             (out.parent / name).write_text("half")
+        (out.parent / kept[0]).write_text("")
         assemble_cube(request_of(paths, out=out), pool=SerialPool())
         assert left_in(out.parent) == sorted(["cube.fits", *kept])
+
+    @pytest.mark.parametrize("number", [os.getpid(), os.getppid(), threading.get_native_id()])
+    def test_the_number_of_its_process_came_back(self, paths, out, number):
+        out.parent.mkdir()
+        (out.parent / f"cube.fits.w{number}x0123abcd.part").write_text("half")
+        assemble_cube(request_of(paths, out=out), pool=SerialPool())
+        assert left_in(out.parent) == ["cube.fits"]
 
     def test_one_that_another_host_writes_is_kept(self, paths, out, gone):
         out.parent.mkdir()
