@@ -5,17 +5,25 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["Clockwork"]
 
 _log = logging.getLogger(__name__)
 
 
+_LONGEST_SLEEP_S: Final = 3600.0
+
+
 class Clockwork:
-    """Calls quick functions when it is time; those that take long hand their work to somebody else."""
+    """Calls quick functions when it is time; those that take long hand their work to somebody else.
+
+    It goes by a clock that nobody sets: when the time of the day is corrected, nothing comes early or waits for hours.
+    """
 
     def __init__(self, name: str) -> None:
         self._changed = threading.Condition()
@@ -28,17 +36,13 @@ class Clockwork:
         """Begin."""
         self._thread.start()
 
-    def at(self, moment: float, action: Callable[[], None]) -> None:
-        """Call a function at a time, in seconds since 1970; infinity is never."""
-        if moment == float("inf"):
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Call a function in a while; infinity is never."""
+        if not math.isfinite(delay_s):
             return
         with self._changed:
-            heapq.heappush(self._due, (moment, next(self._numbers), action))
+            heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._numbers), action))
             self._changed.notify_all()
-
-    def after(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Call a function in a while."""
-        self.at(time.time() + delay_s, action)
 
     def close(self) -> None:
         """End; what is not due yet is not called."""
@@ -58,8 +62,8 @@ class Clockwork:
     def _next(self) -> Callable[[], None] | None:
         with self._changed:
             while not self._closed:
-                now = time.time()
-                if self._due and self._due[0][0] <= now:
+                left = self._due[0][0] - time.monotonic() if self._due else _LONGEST_SLEEP_S
+                if left <= 0:
                     return heapq.heappop(self._due)[2]
-                self._changed.wait(self._due[0][0] - now if self._due else None)
+                self._changed.wait(min(left, _LONGEST_SLEEP_S))
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -95,7 +94,13 @@ class Collector:
             self._end(wanted)
             return
         try:
-            body = fetch(wanted, self._spool, client=self._client, callables=self._options().callables)
+            body = fetch(
+                wanted,
+                self._spool,
+                client=self._client,
+                callables=self._options().callables,
+                is_wanted=lambda: self._is_wanted(wanted),
+            )
             self._deliver(wanted.expid, wanted.frame, wanted.source, body)
         except Rejected as error:
             # it may be an answer of a camera that is being set up: the next one can be right
@@ -119,7 +124,7 @@ class Collector:
             self._remark(wanted.expid, wanted.frame, why)
         wait = min(self._options().pull_retry_s * 2**attempt, _LONGEST_WAIT_S)
         view = self._find(wanted.expid, wanted.frame)
-        if self._closed or view is None or time.time() + wait > view.deadline:
+        if self._closed or view is None or view.state is not FrameState.OPEN:
             self._end(wanted)
             return
         self._clockwork.after(wait, lambda: self._submit(wanted, min(attempt + 1, 16)))

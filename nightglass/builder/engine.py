@@ -17,6 +17,7 @@ from nightglass.builder.bulletin import Bulletin
 from nightglass.builder.caretaking import Caretaker
 from nightglass.builder.clockwork import Clockwork
 from nightglass.builder.collecting import Collector
+from nightglass.builder.cubeaccounts import CubeAccount
 from nightglass.builder.finishing import Finisher
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.options import BuilderOptions, effective
@@ -53,6 +54,7 @@ class Engine:
         outputs: Outputs | None,
         on_frame: Callable[[Path, FrameView], None] | None,
         on_alarm: Callable[[str], None] | None,
+        on_cube: Callable[[CubeAccount], None] | None,
         deliver: DeliverFunction,
     ) -> None:
         self.name = name
@@ -80,6 +82,7 @@ class Engine:
             remembered=lambda: self.options.record_threshold,
         )
         self._deliver = deliver
+        self._on_cube = on_cube or (lambda _: None)
         self._make_stages(on_frame)
 
     def _make_stages(self, on_frame: Callable[[Path, FrameView], None] | None) -> None:
@@ -104,6 +107,8 @@ class Engine:
             self.clockwork,
             settings=self.exposure_settings,
             on_archived=self.caretaker.tidy,
+            on_account=self._on_cube,
+            account_of=lambda exposure: CubeAccount.begun(self.name, self._camera, exposure),
         )
         self.collector = Collector(
             self.spool,
@@ -268,21 +273,24 @@ class Engine:
             self.bulletin.alarm(f"archive {view.expid}", text)
 
     def _await(self, view: FrameView) -> None:
-        expid, frame = view.expid, view.frame
-        self.clockwork.at(view.deadline, lambda: self._expire(expid, frame))
+        expid, frame, deadline = view.expid, view.frame, view.deadline
+        began = view.times.get("assigned", view.times.get("first", time.time()))
+        # not longer than it was to be, whatever became of the time of the day
+        left = min(deadline - time.time(), max(deadline - began, 0.0))
+        self.clockwork.after(left, lambda: self._expire(expid, frame, deadline))
 
-    def _expire(self, expid: int, frame: int) -> None:
+    def _expire(self, expid: int, frame: int, deadline: float) -> None:
         """Build a frame with what is there, if it is time; its deadline may have been moved meanwhile."""
 
         def expired(view: FrameView) -> FrameView:
-            return closed(view, time.time()) if view.deadline <= time.time() else view
+            return closed(view, time.time()) if view.deadline <= max(deadline, time.time()) else view
 
         try:
             if self.holdings.find(expid, frame) is not None:
                 self.holdings.change(expid, frame, expired)
         except NightglassError as error:  # a disk that refuses: it is tried again
             self.bulletin.alarm(f"deadline {expid}/{frame}", f"frame {expid}/{frame} cannot be built: {error}")
-            self.clockwork.after(1.0, lambda: self._expire(expid, frame))
+            self.clockwork.after(1.0, lambda: self._expire(expid, frame, deadline))
 
     def _done(self, view: FrameView) -> None:
         self.caretaker.tidy()

@@ -62,8 +62,20 @@ def make_client(timeout_s: float) -> httpx.Client:
     return httpx.Client(timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)), trust_env=False)
 
 
-def fetch(wanted: Wanted, spool: Spool, *, client: httpx.Client, callables: Sequence[str]) -> Body:
+def fetch(
+    wanted: Wanted,
+    spool: Spool,
+    *,
+    client: httpx.Client,
+    callables: Sequence[str],
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Body:
     """Fetch an extension into the spool.
+
+    Parameters
+    ----------
+    is_wanted : callable
+        Asked while an answer comes: one that drips for ever is cut off when nobody waits for it any more.
 
     Raises
     ------
@@ -75,13 +87,13 @@ def fetch(wanted: Wanted, spool: Spool, *, client: httpx.Client, callables: Sequ
         If the place is none.
     """
     if wanted.place.startswith(("http://", "https://")):
-        return _from_http(wanted, spool, client)
+        return _from_http(wanted, spool, client, is_wanted)
     if is_callable_name(wanted.place):
         return _from_function(wanted, spool, find_callable(wanted.place, callables))
     return _from_directory(wanted, spool)
 
 
-def _from_http(wanted: Wanted, spool: Spool, client: httpx.Client) -> Body:
+def _from_http(wanted: Wanted, spool: Spool, client: httpx.Client, is_wanted: Callable[[], bool]) -> Body:
     address = wanted.filled(wanted.place, within=lambda text: quote(text, safe=""))
     named = _FIELD.search(wanted.place) is not None
     query = None if named else {"expid": wanted.expid, "frame": wanted.frame}
@@ -95,6 +107,9 @@ def _from_http(wanted: Wanted, spool: Spool, client: httpx.Client) -> Body:
                 size=int(size) if size.isdecimal() and "content-encoding" not in response.headers else None
             ) as incoming:
                 for chunk in response.iter_bytes():
+                    if not is_wanted():
+                        message = f"{address}: {wanted.source} was still sending when its frame was built"
+                        raise Retryable(message, remedy="see why it takes so long, or raise timeout_s")
                     incoming.write(chunk)
                 return incoming.finish()
     except httpx.HTTPError as error:

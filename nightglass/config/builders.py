@@ -41,13 +41,13 @@ class BuilderOptions(Section):
     ``{expid}``, ``{frame}``, ``{source}`` and ``{night}`` are filled in. Set in the file only."""
     unassigned: Literal["accept", "refuse"] = "accept"
     """What is done with extensions of frames that nobody assigned."""
-    timeout_s: float = Field(30.0, gt=0)
+    timeout_s: float = Field(30.0, gt=0, le=86_400)
     """A frame is built without what is missing this long after it was assigned, plus..."""
-    timeout_factor: float = Field(1.0, ge=0)
+    timeout_factor: float = Field(1.0, ge=0, le=1000)
     """...so many exposure times."""
-    pull_timeout_s: float = Field(10.0, gt=0)
+    pull_timeout_s: float = Field(10.0, gt=0, le=3600)
     """Silence of a source after which the request is made anew."""
-    pull_retry_s: float = Field(0.5, gt=0)
+    pull_retry_s: float = Field(0.5, gt=0, le=3600)
     """Wait before the second attempt to pull; doubled for each further one, up to 8 s, until the deadline."""
     primary: str = "PRIMARY"
     """Name of the primary extension."""
@@ -102,8 +102,8 @@ class BuilderOptions(Section):
     """Appended to the URL of a receiver, or sent along."""
     receivers: dict[str, str] = Field(default_factory=dict)
     """Name -> URL or ``module:function``."""
-    send_retry_s: float = Field(1.0, gt=0)
-    send_attempts: int = Field(8, ge=1)
+    send_retry_s: float = Field(1.0, gt=0, le=3600)
+    send_attempts: int = Field(8, ge=1, le=1000)
     use_built_callback: bool = True
     use_saved_callback: bool = True
     use_sent_callback: bool = True
