@@ -27,6 +27,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from nightglass.monitor import LivePicture
 from nightglass.web.guard import Guard
+from nightglass.web.intake import Doorkeeper
 from nightglass.web.interface import add_builders
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def make_app(site: Site) -> Guard:
     _add_pages(app, site)
     _add_monitors(app, site)
     add_builders(app, site.builders, site.closing)
-    return Guard(app, site.token)
+    return Guard(Doorkeeper(app), site.token)
 
 
 def _add_pages(app: FastAPI, site: Site) -> None:

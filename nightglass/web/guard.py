@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -18,6 +19,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _COOKIE = "nightglass"
 _WEEK_S = 7 * 86400
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _HEADERS = {
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -70,8 +72,10 @@ class Guard:
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
             if not self._fits(bearer) and not self._fits(request.cookies.get(_COOKIE, "")):
                 return _no(401, "open this page with ?token=..., as the command printed it")
-        elif not is_loopback(request.url.hostname or ""):
-            return _no(403, f"this server answers to 127.0.0.1 and localhost, not to {request.url.hostname!r}")
+        elif not is_loopback(host := _host(request)):
+            return _no(403, f"this server answers to 127.0.0.1 and localhost, not to {host!r}")
+        elif _is_of_another_page(request):
+            return _no(403, "this server answers no pages of others")
         if request.method not in {"GET", "HEAD"} and "x-nightglass" not in request.headers:
             return _no(403, "a request that changes something has to carry the header X-Nightglass")
         return None
@@ -93,10 +97,25 @@ def is_loopback(host: str) -> bool:
     """Tell whether a name or address means this machine alone."""
     if host == "localhost":
         return True
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(bare).is_loopback
     except ValueError:
         return False
+
+
+def _host(request: Request) -> str:
+    """Return the host that a request names; one that names none comes from no browser."""
+    named = request.headers.getlist("host")
+    if not named:
+        return request.url.hostname or ""
+    found = _HOST.fullmatch(named[0]) if len(named) == 1 else None
+    return found[1].lower() if found else ", ".join(named)
+
+
+def _is_of_another_page(request: Request) -> bool:
+    """Tell whether a browser says that a page from elsewhere asks, and not whoever sits before it."""
+    return request.headers.get("sec-fetch-site") == "cross-site" and request.headers.get("sec-fetch-mode") != "navigate"
 
 
 def _no(status: int, reason: str) -> Response:

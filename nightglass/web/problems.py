@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from nightglass.builder.refusals import Complete, Exists, Purged, Unknown, Unsaved
 from nightglass.builder.spool import TooLarge
@@ -64,6 +65,18 @@ def add_problems(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         texts = [_describe(problem, request) for problem in error.errors()]
         return _answer(422, "; ".join(texts), remedy="see /v1/docs", kind="misconfigured")
+
+    @app.exception_handler(HTTPException)
+    def general(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+        assert isinstance(error, HTTPException)
+        return _answer(
+            error.status_code, str(error.detail), remedy="see /v1/docs", kind="rejected", headers=error.headers
+        )
+
+    @app.exception_handler(Exception)
+    def fault(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - it is logged by the server
+        text = f"a fault of the server: {type(error).__name__}"
+        return _answer(500, text, remedy="its log says more", kind="fault")
 
 
 def _status(error: NightglassError) -> tuple[int, str]:
