@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from nightglass.closing import Closing
+
 __all__ = ["Pool", "PoolBase", "SerialPool", "Worker"]
 
 
@@ -62,7 +64,7 @@ class Pool(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class PoolBase:
+class PoolBase(Closing):
     """What every pool shares."""
 
     def map_small(
@@ -84,12 +86,6 @@ class PoolBase:
 
     def close(self) -> None:
         """See `Pool.close`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class SerialPool(PoolBase):

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from numpy.typing import NDArray
 
 from nightglass.builder.asking import Asking
+from nightglass.closing import Closing
 
 __all__ = ["Client"]
 
 _JSON = Mapping[str, Any]
 
 
-class Client:
+class Client(Closing):
     """Speaks to one image builder.
 
     Answers are what the interface answers, as plain values; errors are raised as the builder itself would raise them.
@@ -45,14 +45,6 @@ class Client:
         timeout_s: float = 60.0,
     ) -> None:
         self._asking = Asking(address, builder=builder, token=token, timeout_s=timeout_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection."""

@@ -7,13 +7,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from nightglass.closing import Closing
 from nightglass.config import Limits
 from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import pad_header
@@ -34,7 +34,7 @@ _NUMBERS = {"1B": "u1", "1I": ">i2", "1J": ">i4", "1K": ">i8", "1E": ">f4", "1D"
 _WIDTHS = {"L": 1, "A": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8}
 
 
-class ProductReader:
+class ProductReader(Closing):
     """An open product; reads strips without reading more than them.
 
     Parameters
@@ -53,14 +53,6 @@ class ProductReader:
         self.headers = scan_headers(path, Limits.model_validate({}))
         with reading(path):
             self._descriptor = os.open(path, os.O_RDONLY)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Self
 
+from nightglass.closing import Closing
 from nightglass.ledger.archives import Archives
 from nightglass.ledger.arrivals import Arrivals
 from nightglass.ledger.catalogue import Catalogue
@@ -22,7 +23,7 @@ from nightglass.model import Night
 __all__ = ["Ledger"]
 
 
-class Ledger:
+class Ledger(Closing):
     """Nothing lost, nothing twice: the one truth about exposures.
 
     It may be used by several threads, and one database by several processes; they meet only here. Each method is
@@ -90,12 +91,6 @@ class Ledger:
     def close(self) -> None:
         """Close all connections."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     @property
     def name(self) -> str:

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
+from nightglass.closing import Closing
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.sensors.endpoints import Endpoint, parse_endpoint
 
@@ -67,7 +67,7 @@ class Piece:
     data: bytes
 
 
-class Recorder:
+class Recorder(Closing):
     """Writes a recording; thread-safe, and a context manager.
 
     A disk that refuses ends the recording, and nothing else: what was written stays, `trouble` says why.
@@ -144,14 +144,6 @@ class Recorder:
                 self._stream.close()
             except OSError as error:
                 self.trouble = self.trouble or f"{self._path}: {error.strerror}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(slots=True)

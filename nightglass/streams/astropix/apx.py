@@ -21,9 +21,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
+from nightglass.closing import Closing
 from nightglass.errors import Rejected, Retryable
 from nightglass.streams.astropix.packet import PacketDecoder, Readout
 from nightglass.streams.decoding import Tally
@@ -94,7 +94,7 @@ def _check_uid(header: object, name: object) -> None:
         raise Rejected(message, remedy=f"only AstroPix 4 ({READOUT_UID_V4}) is defined")
 
 
-class ApxReader:
+class ApxReader(Closing):
     """Reads a file piece by piece; a context manager, and an iterable of readouts.
 
     Damaged packets are skipped and counted. After the last readout the tally says whether the file was torn.
@@ -140,20 +140,12 @@ class ApxReader:
         for piece in self.pieces():
             yield from piece
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
 
 
-class ApxWriter:
+class ApxWriter(Closing):
     """Appends readouts to a file, which it makes if it is not there; a context manager.
 
     The file is locked against other writers. What a crash left of a packet at the end of an existing file is cut off
@@ -203,14 +195,6 @@ class ApxWriter:
     def close(self) -> None:
         """Close the file, and let others write."""
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _put(self, data: bytes) -> None:
         view = memoryview(data)
