@@ -16,7 +16,7 @@ __all__ = ["seal", "sealed_size"]
 _NO_CHECKSUM = "0" * 16
 
 
-def seal(cards: Sequence[str], data_sum: int) -> bytes:
+def seal(cards: Sequence[str], data_sum: int, *, place: int | None = None) -> bytes:
     """Return the blocks of a header with both checksums.
 
     Parameters
@@ -25,10 +25,13 @@ def seal(cards: Sequence[str], data_sum: int) -> bytes:
         80 characters each, without END and checksums.
     data_sum : int
         Ones'-complement sum of the data of the HDU.
+    place : int, optional
+        How many cards stand before the checksums; without it all do.
     """
     lines = _announcing_long_strings(cards)
-    blank = pad_header([*lines, *_sums(_NO_CHECKSUM, data_sum)])
-    return pad_header([*lines, *_sums(checksum_card_value(blank, data_sum), data_sum)])
+    before, after = lines[:place], lines[len(lines) if place is None else place :]
+    blank = pad_header([*before, *_sums(_NO_CHECKSUM, data_sum), *after])
+    return pad_header([*before, *_sums(checksum_card_value(blank, data_sum), data_sum), *after])
 
 
 def sealed_size(cards: Sequence[str]) -> int:

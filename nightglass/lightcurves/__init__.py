@@ -2,7 +2,7 @@
 
 from nightglass.lightcurves.associating import SourceList
 from nightglass.lightcurves.curves import Additions, LightCurves
-from nightglass.lightcurves.files import light_curve_path, live_paths, make_light_curves
+from nightglass.lightcurves.files import drop_live, light_curve_path, live_paths, make_light_curves
 from nightglass.lightcurves.frames import Frame, open_frames
 from nightglass.lightcurves.history import NoiseHistory
 from nightglass.lightcurves.journal import CurveJournal
@@ -18,6 +18,7 @@ __all__ = [
     "NoiseHistory",
     "RunningFluxes",
     "SourceList",
+    "drop_live",
     "light_curve_path",
     "live_paths",
     "make_light_curves",

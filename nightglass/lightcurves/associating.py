@@ -14,8 +14,8 @@ __all__ = ["SourceList"]
 
 Floats = NDArray[np.float64]
 
-_PAIRS = 1 << 22
-"""Distances computed at a time."""
+_PAIRS = 1 << 18
+"""Distances computed at a time: some 20 MiB of memory."""
 
 
 class SourceList:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 CURVE_DTYPE = np.dtype(
     [
         ("source", "i4"),
-        ("band", "U16"),
+        ("band", "U32"),
         ("frequency", "f8"),
         ("step", "i4"),
         ("mjd", "f8"),
@@ -41,13 +41,14 @@ CURVE_DTYPE = np.dtype(
         ("eta", "f8"),
     ]
 )
-"""A measurement: where the source was found or looked for, its flux in a circle, and how much it varied up to now."""
+"""A measurement: where the source was found or looked for, in degrees, its flux in a circle, in the unit of the image,
+and how much it varied up to now."""
 
 IMAGE_DTYPE = np.dtype(
     [
         ("step", "i4"),
-        ("exposure", "U80"),
-        ("band", "U16"),
+        ("exposure", "U160"),
+        ("band", "U32"),
         ("frequency", "f8"),
         ("mjd", "f8"),
         ("noise", "f8"),
@@ -61,7 +62,7 @@ IMAGE_DTYPE = np.dtype(
 SUMMARY_DTYPE = np.dtype(
     [
         ("source", "i4"),
-        ("band", "U16"),
+        ("band", "U32"),
         ("ra", "f8"),
         ("dec", "f8"),
         ("position_error", "f8"),
@@ -75,6 +76,7 @@ SUMMARY_DTYPE = np.dtype(
 )
 """A source in a band; positions in degrees."""
 
+_LONGEST_BAND = CURVE_DTYPE["band"].itemsize // 4
 _DAY_S = 86400.0
 _MJD_UNIX = 40587.0
 
@@ -162,12 +164,14 @@ class LightCurves:
             if unusual:
                 outliers.append(f"{frame.band}: {unusual}")
             trouble, rows = frame.trouble or unusual, np.zeros(0, CURVE_DTYPE)
+            if len(frame.band) > _LONGEST_BAND:  # cut off, it could be that of another one after a restart
+                trouble = f"its name has more than {_LONGEST_BAND} characters"
             if not trouble:
                 try:
                     rows = self._measured(frame, step, mjd)
                 except NightglassError as error:
                     _log.warning("%s, %s is not in the light curves: %s", key, frame.band, error)
-                    trouble = str(error)
+                    trouble = " ".join(str(error).split())
             self._history.note(frame.band, frame.noise)
             self._count(step, frame.band, len(rows), trouble)
             found = np.count_nonzero(rows["detected"])

@@ -10,19 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nightglass.errors import NightglassError
 from nightglass.fitsio.atomic import part_path, write_atomic
 from nightglass.fitsio.checksums import content_id
 from nightglass.fitsio.product_cards import CardValue, make_cards
 from nightglass.fitsio.sequences import ReadyHdu, write_hdus
-from nightglass.fitsio.tables import lay_out_table
 from nightglass.layout import Layout
-from nightglass.lightcurves.curves import CURVE_DTYPE, IMAGE_DTYPE, LightCurves
+from nightglass.lightcurves.curves import CURVE_DTYPE, IMAGE_DTYPE, SUMMARY_DTYPE, LightCurves
 from nightglass.lightcurves.frames import open_frames
-from nightglass.lightcurves.growing import table_cards
+from nightglass.lightcurves.growing import store_rows, table_cards
 from nightglass.lightcurves.journal import UNITS, CurveJournal
 from nightglass.lightcurves.remarking import remark_outliers
 from nightglass.model import Night, Product, ProductKind, State
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
     from nightglass.config import Camera
     from nightglass.ledger import Ledger
 
-__all__ = ["light_curve_path", "live_paths", "make_light_curves", "write_light_curves"]
+__all__ = ["drop_live", "light_curve_path", "live_paths", "make_light_curves", "write_light_curves"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +41,17 @@ def live_paths(camera: str, night: Night, layout: Layout) -> tuple[Path, Path]:
     """Return where measurements and images are kept that a watch adds while the night goes on."""
     path = light_curve_path(camera, night, layout)
     return path.with_name(f"{night.label}-live-curves.fits"), path.with_name(f"{night.label}-live-images.fits")
+
+
+def drop_live(camera: str, night: Night, layout: Layout) -> None:
+    """Remove what a watch added to a night whose light curves were made anew; the log tells what cannot be removed."""
+    if not light_curve_path(camera, night, layout).exists():
+        return
+    for path in live_paths(camera, night, layout):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s is of no use any more, and cannot be removed: %s", path, error)
 
 
 def make_light_curves(night: Night, camera: Camera, *, ledger: Ledger, layout: Layout) -> Path | None:
@@ -130,6 +137,7 @@ def write_light_curves(path: Path, curves: LightCurves, journal: CurveJournal, *
     Retryable
         If the disk refuses.
     """
+    sources = curves.summary
     primary: dict[str, CardValue] = {
         "SIMPLE": (True, "conforms to the FITS standard"),
         "BITPIX": 8,
@@ -142,20 +150,9 @@ def write_light_curves(path: Path, curves: LightCurves, journal: CurveJournal, *
     }
     hdus = [
         ReadyHdu(make_cards(primary)),
-        _table("SOURCES", curves.summary),
+        ReadyHdu(table_cards("SOURCES", SUMMARY_DTYPE, UNITS, rows=len(sources)), store_rows(sources)),
         ReadyHdu(table_cards("CURVES", CURVE_DTYPE, UNITS, rows=len(journal.curves)), journal.curves.view()),
         ReadyHdu(table_cards("IMAGES", IMAGE_DTYPE, UNITS, rows=len(journal.images)), journal.images.view()),
     ]
     with write_atomic(path) as part:
         write_hdus(part, hdus)
-
-
-def _table(name: str, rows: NDArray[np.void]) -> ReadyHdu:
-    from astropy.table import Table
-
-    table = Table(rows, copy=False)
-    for column, unit in UNITS.items():
-        if column in table.colnames:
-            table[column].unit = unit
-    cards, data = lay_out_table(table)
-    return ReadyHdu(cards + make_cards({"EXTNAME": name}), data)

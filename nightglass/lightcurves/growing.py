@@ -1,7 +1,9 @@
 """A FITS table that grows at its end, and can be read at any time.
 
-The file has an empty primary HDU and one binary table, without checksums. Rows are written behind the last ones first,
-and NAXIS2 is set then: whoever is killed between the two leaves rows that nobody counts (FITS Standard 4.0, 7.3).
+The file has an empty primary HDU and one binary table, with both checksums. Rows are written behind the last ones
+first; NAXIS2, CHECKSUM and DATASUM, which stand together in one page of memory, are set then: whoever is killed between
+the two leaves rows that nobody counts, and the next writer cuts them off (FITS Standard 4.0, 4.4.2.7 and 7.3). Until it
+does, and for the instant between the two, they stand where zeros fill the last block, and the checksums do not fit.
 """
 
 from __future__ import annotations
@@ -16,12 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightglass.errors import Rejected, Retryable
-from nightglass.fitsio.cards import BLOCK, CARD, pad_header
-from nightglass.fitsio.product_cards import make_card, make_cards
+from nightglass.fitsio.cards import BLOCK, CARD
+from nightglass.fitsio.checksums import add_sums, sum_bytes
+from nightglass.fitsio.filling import write_at
+from nightglass.fitsio.product_cards import make_cards
+from nightglass.fitsio.sealing import seal
 
-__all__ = ["GrowingTable", "table_cards"]
+__all__ = ["GrowingTable", "store_rows", "table_cards"]
 
 _CODES = {"i4": "J", "i8": "K", "f8": "D"}
+_NAXIS2, _CHECKSUM, _END = 4, 8, 10
+"""Cards of the table's header: which is NAXIS2, which is the first checksum, and which follows both."""
+_AT_ONCE = 1 << 20
+"""Bytes that are summed at a time."""
 
 
 class GrowingTable:
@@ -29,32 +38,36 @@ class GrowingTable:
 
     Parameters
     ----------
+    path : Path
+        Its directory is made if it is missing.
+    name : str
+        EXTNAME.
     dtype : numpy.dtype
         Columns of ``i4``, ``i8``, ``f8``, ``?`` and ASCII text.
     units : mapping of str to str
+        Column -> unit, of those that have one.
 
     Raises
     ------
     Rejected
-        If the file is no such table.
+        If the file is no such table, or does not hold the rows that were written.
     Retryable
         If the file system refuses.
     """
 
     def __init__(self, path: Path, name: str, dtype: np.dtype[Any], units: dict[str, str]) -> None:
         self.path = path
-        self._dtype = dtype
+        self._name, self._dtype, self._units = name, dtype, units
         self._stored = _stored_dtype(dtype)
-        primary = pad_header(make_cards({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True}))
-        cards = table_cards(name, dtype, units, rows=0)
-        self._offset = len(primary + pad_header(cards))
-        self._counter = len(primary) + CARD * next(place for place, card in enumerate(cards) if card[:7] == "NAXIS2 ")
-        self._count = 0
+        self._primary = seal(make_cards({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True}), 0)
+        self._offset = len(self._primary) + len(self._header(0, 0))
+        self._count = self._sum = 0
         with self._refusing():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._begin(primary + pad_header(cards))
+            with self._refusing():
+                self._begin()
         except BaseException:
             self.close()
             raise
@@ -73,14 +86,17 @@ class GrowingTable:
         """
         if not len(rows):
             return
-        stored = np.zeros(len(rows), self._stored)
-        for name in self._dtype.names or ():
-            column = rows[name]
-            stored[name] = np.where(column, b"T", b"F") if column.dtype.kind == "b" else _ascii(column)
+        stored = store_rows(rows)
+        place = self._count * self._stored.itemsize
         with self._refusing():
-            place = self._offset + self._count * self._stored.itemsize
-            _write_all(self._descriptor, stored.tobytes(), place)
-            self._settle(self._count + len(rows))
+            try:
+                write_at(self._descriptor, stored, self._offset + place)
+                self._pad(self._count + len(rows))
+            except OSError:
+                with contextlib.suppress(OSError):  # what is behind the rows that count, the next one overwrites
+                    self._cut(self._count)
+                raise
+            self._settle(self._count + len(rows), add_sums(self._sum, sum_bytes(bytes(place % 4) + stored)))
 
     def keep(self, count: int) -> None:
         """Forget all rows but the first ones.
@@ -90,11 +106,14 @@ class GrowingTable:
         Retryable
             If the file system refuses.
         """
+        if count >= self._count:
+            return
         with self._refusing():
-            self._settle(min(count, self._count))
+            self._settle(count, self._sum_of(count))
+            self._cut(count)
 
     def rows(self, first: int = 0, last: int | None = None) -> NDArray[np.void]:
-        """Return rows as they went in.
+        """Return rows as they went in, (last - first,) of the columns' dtype.
 
         Raises
         ------
@@ -120,37 +139,53 @@ class GrowingTable:
         """Close the file."""
         os.close(self._descriptor)
 
-    def _begin(self, header: bytes) -> None:
-        """Take the header of the file, if it is ours, or write it."""
-        with self._refusing():
-            found = _read_all(self._descriptor, self._offset, 0)
-            if len(found) < self._offset:
-                os.ftruncate(self._descriptor, 0)
-                _write_all(self._descriptor, header, 0)
-                return
-            size = os.fstat(self._descriptor).st_size
-        counter = slice(self._counter, self._counter + CARD)
-        count = found[counter][10:30].strip()
-        if not count.isdigit() or found[: counter.start] + found[counter.stop :] != (
-            header[: counter.start] + header[counter.stop :]
-        ):
+    def _begin(self) -> None:
+        """Take the rows of the file, if it is ours, or write headers."""
+        found = _read_all(self._descriptor, self._offset, 0)
+        if len(found) < self._offset:
+            os.ftruncate(self._descriptor, 0)
+            write_at(self._descriptor, self._primary + self._header(0, 0), 0)
+            return
+        cards = found[len(self._primary) :]
+        count, total = _number(cards, _NAXIS2), _number(cards, _CHECKSUM + 1)
+        if found != self._primary + self._header(count, total):
             message = f"{self.path} is no table of these columns"
             raise Rejected(message, remedy="move it away: it is made anew")
-        if self._offset + int(count) * self._stored.itemsize > size:
-            message = f"{self.path} is shorter than its {int(count)} rows"
+        # a machine that lost its power may have kept the header, and not the rows
+        if self._sum_of(count) != total:
+            message = f"{self.path} does not hold the {count} rows that were written"
             raise Rejected(message, remedy="move it away: it is made anew")
-        self._count = int(count)
+        self._count, self._sum = count, total
+        self._cut(self._count)
 
-    def _settle(self, count: int) -> None:
+    def _header(self, count: int, total: int) -> bytes:
+        cards = table_cards(self._name, self._dtype, self._units, rows=count)
+        return seal(cards, total, place=_CHECKSUM)
+
+    def _settle(self, count: int, total: int) -> None:
+        """Let so many rows count."""
+        changed = self._header(count, total)[CARD * _NAXIS2 : CARD * _END]
+        write_at(self._descriptor, changed, len(self._primary) + CARD * _NAXIS2)
+        self._count, self._sum = count, total
+
+    def _sum_of(self, count: int) -> int:
+        total, end = 0, count * self._stored.itemsize
+        for start in range(0, end, _AT_ONCE):
+            size = min(_AT_ONCE, end - start)
+            piece = _read_all(self._descriptor, size, self._offset + start)
+            if len(piece) < size:
+                return -1
+            total = add_sums(total, sum_bytes(piece))
+        return total
+
+    def _pad(self, count: int) -> None:
         end = self._offset + count * self._stored.itemsize
-        if count > self._count:
-            os.ftruncate(self._descriptor, end + -end % BLOCK)
-        (card,) = make_card("NAXIS2", (count, "rows"))
-        _write_all(self._descriptor, card.encode("ascii"), self._counter)
-        if count <= self._count:
-            os.ftruncate(self._descriptor, end)  # what was counted no more becomes zeros
-            os.ftruncate(self._descriptor, end + -end % BLOCK)
-        self._count = count
+        os.ftruncate(self._descriptor, end + -end % BLOCK)
+
+    def _cut(self, count: int) -> None:
+        """Let zeros follow so many rows, and the file end."""
+        os.ftruncate(self._descriptor, self._offset + count * self._stored.itemsize)
+        self._pad(count)
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -162,7 +197,7 @@ class GrowingTable:
 
 
 def table_cards(name: str, dtype: np.dtype[Any], units: dict[str, str], *, rows: int) -> list[str]:
-    """Return the cards of a binary table, from XTENSION on."""
+    """Return the cards of a binary table, from XTENSION on; parameters as those of `GrowingTable`."""
     stored = _stored_dtype(dtype)
     cards: dict[str, Any] = {
         "XTENSION": ("BINTABLE", "binary table"),
@@ -185,6 +220,18 @@ def table_cards(name: str, dtype: np.dtype[Any], units: dict[str, str], *, rows:
     return make_cards(cards)
 
 
+def store_rows(rows: NDArray[np.void]) -> bytes:
+    """Return rows, (n,), as they stand in a file: columns as in `GrowingTable`; what is no ASCII becomes ``?``."""
+    stored = np.zeros(len(rows), _stored_dtype(rows.dtype))
+    for name in rows.dtype.names or ():
+        column = rows[name]
+        if column.dtype.kind == "b":
+            stored[name] = np.where(column, b"T", b"F")
+        else:
+            stored[name] = np.char.encode(column, "ascii", "replace") if column.dtype.kind == "U" else column
+    return stored.tobytes()
+
+
 def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     def stored(kind: np.dtype[Any]) -> str:
         if kind.kind == "U":
@@ -194,15 +241,10 @@ def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype([(name, stored(dtype[name])) for name in dtype.names or ()])
 
 
-def _ascii(column: NDArray[Any]) -> NDArray[Any]:
-    return np.char.encode(column, "ascii", "replace") if column.dtype.kind == "U" else column
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while len(view):
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
+def _number(cards: bytes, place: int) -> int:
+    """Return the number of a card, or what no card of ours has."""
+    text = cards[CARD * place :][10:30].strip(b" '")
+    return int(text) if text.isdigit() else -1
 
 
 def _read_all(descriptor: int, count: int, offset: int) -> bytes:

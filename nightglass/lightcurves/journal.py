@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from nightglass.closing import Closing
 from nightglass.errors import Rejected
 from nightglass.lightcurves.curves import CURVE_DTYPE, IMAGE_DTYPE, Additions, LightCurves
 from nightglass.lightcurves.growing import GrowingTable
@@ -19,15 +19,16 @@ UNITS = {"frequency": "Hz", "mjd": "d", "ra": "deg", "dec": "deg", "position_err
 _IMAGES_AT_ONCE = 1000
 
 
-class CurveJournal:
+class CurveJournal(Closing):
     """What was added to light curves, in order; a context manager.
 
     Measurements are written first, and the images that they are of then: those of a step that was not finished when the
-    process was killed are forgotten at the next start. A pair of files that does not fit together is made anew.
+    process was killed are forgotten at the next start. Files that are damaged, or do not fit together, are made anew.
 
     Parameters
     ----------
     curves, images : Path
+        Of the tables CURVES and IMAGES, see `nightglass.lightcurves.curves`.
 
     Raises
     ------
@@ -43,14 +44,6 @@ class CurveJournal:
             for path in (images, curves):
                 path.unlink(missing_ok=True)
             self.curves, self.images = _open(curves, images)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close both files."""
@@ -96,19 +89,18 @@ def _open(curves_path: Path, images_path: Path) -> tuple[GrowingTable, GrowingTa
     ------
     Rejected
         If one is not what it should be, or measurements are missing.
+    Retryable
+        If the file system refuses.
     """
-    curves = GrowingTable(curves_path, "CURVES", CURVE_DTYPE, UNITS)
-    try:
+    with ExitStack() as opened:
+        curves = GrowingTable(curves_path, "CURVES", CURVE_DTYPE, UNITS)
+        opened.callback(curves.close)
         images = GrowingTable(images_path, "IMAGES", IMAGE_DTYPE, UNITS)
-    except BaseException:
-        curves.close()
-        raise
-    last = images.rows(len(images) - 1) if len(images) else images.rows()
-    known = int(last["rows"][0]) if len(last) else 0
-    if known > len(curves):
-        curves.close()
-        images.close()
-        message = f"{images_path} tells of {known} measurements, and {curves_path} has {len(curves)}"
-        raise Rejected(message, remedy="move them away: they are made anew")
-    curves.keep(known)
+        opened.callback(images.close)
+        known = int(images.rows(len(images) - 1)["rows"][0]) if len(images) else 0
+        if known > len(curves):
+            message = f"{images_path} tells of {known} measurements, and {curves_path} has {len(curves)}"
+            raise Rejected(message, remedy="move them away: they are made anew")
+        curves.keep(known)
+        opened.pop_all()
     return curves, images

@@ -237,11 +237,14 @@ class Postprocess:
         return f"{record.stage(self.stage).due:%Y%m%dT%H%M%S}" if record else ""
 
     def finish(self, summary: StageSummary) -> None:
-        """Record the stage as done; final closes the night."""
+        """Record the stage as done; final closes the night, and then nothing grows any more."""
+        from nightglass.lightcurves import drop_live
+
         if self.lease is not None:
             self.ledger.finish_stage(self.lease, summary.to_json())
         if self.stage is Stage.FINAL:
             self.ledger.close_night(self.night, self.camera.name)
+            drop_live(self.camera.name, self.night, Layout(self.observatory.root))
 
     def fail(self, error: BaseException) -> None:
         """Record that the stage did not go well: it is tried again later, or given up."""

@@ -28,6 +28,8 @@ _SETTLE_S = 1.0
 """So long a time step waits for earlier ones whose reduction took longer."""
 _LOOK_S = 0.25
 _OPEN_NIGHTS = 3
+"""Of each camera, whose light curves are kept in memory."""
+_TIDY_S = 30.0
 _LAST_S = 10.0
 
 
@@ -43,8 +45,9 @@ class CurveDesk:
     """Adds reduced exposures of cameras with ``[lightcurves]`` to tables on disk, in a thread of its own.
 
     Steps are added in the order of time, as far as they are reduced within a second of one another; one that comes
-    later is added at the end. Midway and final make all of them anew, in order, from the products. What is on disk
-    survives any kill, and what a watch did not come to is added by the next one, once.
+    later is added at the end. Midway and final make all of them anew, in order, from the products, and final removes
+    these: to a night that is closed nothing is added. What is on disk survives any kill, and what a watch did not come
+    to is added by the next one, once.
 
     Parameters
     ----------
@@ -59,6 +62,7 @@ class CurveDesk:
         self._noted: queue.SimpleQueue[tuple[float, Entry]] = queue.SimpleQueue()
         self._pending: dict[tuple[str, Night], dict[str, tuple[float, Entry]]] = {}
         self._books: dict[tuple[str, Night], _Book] = {}
+        self._tidy_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="light-curves", daemon=True)
 
@@ -96,8 +100,26 @@ class CurveDesk:
                 except Exception:  # noqa: BLE001 - a boundary: without light curves the night goes on, and midway makes them
                     _log.exception("the light curves of %s, night %s, cannot be gone on with now", *key)
                     self._forget(key)
+            if time.monotonic() >= self._tidy_at:
+                self._tidy()
         for key in list(self._books):
             self._forget(key)
+
+    def _tidy(self) -> None:
+        """Close the files of nights that are over."""
+        self._tidy_at = time.monotonic() + _TIDY_S
+        try:
+            over = [key for key in self._books if self._is_closed(key)]
+        except NightglassError as error:
+            _log.warning("light curves of closed nights stay open for now: %s", error)
+            return
+        for key in over:
+            self._forget(key)
+
+    def _is_closed(self, key: tuple[str, Night]) -> bool:
+        camera, night = key
+        record = self._ledger.find_night(night, camera)
+        return record is not None and not record.is_open
 
     def _take_in(self, *, wait_s: float) -> None:
         try:
@@ -113,6 +135,10 @@ class CurveDesk:
         pending = self._pending[key]
         until = max((_began(entry) for noted_at, entry in pending.values() if noted_at <= settled), default=None)
         if until is None:
+            return
+        if self._is_closed(key):
+            del self._pending[key]
+            self._forget(key)
             return
         due = sorted((entry for _, entry in pending.values() if _began(entry) <= until), key=_began)
         for entry in due:
@@ -147,7 +173,7 @@ class CurveDesk:
         from nightglass.lightcurves import CurveJournal, LightCurves, live_paths
 
         if key not in self._books:
-            while len(self._books) >= _OPEN_NIGHTS:
+            while len(self._books) >= _OPEN_NIGHTS * len(self._cameras):
                 self._forget(min(self._books, key=lambda other: other[1]))
             rule = self._cameras[key[0]].lightcurves
             assert rule is not None

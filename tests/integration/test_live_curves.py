@@ -21,6 +21,7 @@ from nightglass.model import Night, Quality, Stage, State
 from nightglass.pool import SerialPool
 from nightglass.postprocess import run_stage
 from nightglass.simulate.streams import SkyBands, synthetic_sky
+from nightglass.watch.curves import CurveDesk
 from tests.integration.receiving import Sender, beat, entries_of, eventually, live, observatory, states
 from tests.integration.test_streams_killed import receiving
 
@@ -89,6 +90,13 @@ def test_they_grow_with_each_time_step_and_final_makes_the_same(tmp_path: Path) 
         expected = 1 + 0.6 * np.sin(2 * np.pi * np.arange(4) / 12)
         np.testing.assert_allclose(rows["flux"] / rows["flux"][0], expected, rtol=0.2)
         assert not list(root.rglob("*.part"))
+        assert run_stage(Stage.FINAL, NIGHT, camera, ledger=ledger, pool=SerialPool(), observatory=settings)
+        assert len(table(final, "IMAGES")) == 4 * BANDS
+        late = CurveDesk({"aartfaac": camera}, ledger=ledger, layout=Layout(root))
+        late.start()
+        late.note(entries_of(ledger))
+        late.stop(hurry=lambda: False)
+        assert sorted(path.name for path in final.parent.iterdir()) == [final.name]
 
 
 @pytest.mark.parametrize("seed", range(2))

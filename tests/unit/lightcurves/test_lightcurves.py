@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -133,6 +134,12 @@ def reference(camera: Camera) -> ExposureRef:
     )
 
 
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+
+
 class Followed:
     """Light curves with their journal, fed from products as a watch does it."""
 
@@ -142,11 +149,12 @@ class Followed:
         self.live = LightCurves(self.rule)
         self.journal = CurveJournal(directory / "curves.fits", directory / "images.fits")
 
-    def add(self, number: int, *images: Image) -> tuple[str, ...]:
-        product = self.directory / f"e{number}.fits"
+    def add(self, number: int | str, *images: Image) -> tuple[str, ...]:
+        product = self.directory / "product.fits"
         write_product(product, images, cards={})
         with open_frames(product) as frames:
-            additions = self.live.add(f"e{number}", START + timedelta(seconds=number), frames)
+            began = START + timedelta(seconds=len(self.live.steps))
+            additions = self.live.add(f"e{number}", began, frames)
         self.journal.append(additions)
         return additions.outliers
 
@@ -295,7 +303,7 @@ def test_a_restart_changes_nothing(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("damage", ["garbage", "short", "lost"])
+@pytest.mark.parametrize("damage", ["garbage", "short", "lost", "rotten", "hollow"])
 def test_files_that_do_not_fit_together_are_made_anew(followed: Followed, damage: str) -> None:
     follow(followed, [FLUXES])
     path = followed.journal.curves.path
@@ -303,6 +311,12 @@ def test_files_that_do_not_fit_together_are_made_anew(followed: Followed, damage
         path.write_bytes(b"x" * path.stat().st_size)
     elif damage == "short":
         path.write_bytes(path.read_bytes()[:-2880])
+    elif damage == "rotten":
+        flip(path, -2800)
+    elif damage == "hollow":  # after a power failure: the system kept the length, and not what was written
+        size = path.stat().st_size
+        os.truncate(path, size - 2880)
+        os.truncate(path, size)
     else:
         path.unlink()
     followed.restart()
@@ -314,11 +328,37 @@ def test_files_that_do_not_fit_together_are_made_anew(followed: Followed, damage
 def test_a_table_that_grows_can_be_read_at_any_time(followed: Followed) -> None:
     for number in range(3):
         followed.add(number, sky(FLUXES, number))
-        with fits.open(followed.journal.curves.path) as hdus:
+        with fits.open(followed.journal.curves.path, checksum=True) as hdus:
+            assert "DATASUM" in hdus["CURVES"].header
             np.testing.assert_array_equal(hdus["CURVES"].data["flux"], followed.curves["flux"])
             assert hdus["CURVES"].data["detected"].all()
-        with fits.open(followed.journal.images.path) as hdus:
+        with fits.open(followed.journal.images.path, checksum=True) as hdus:
             assert hdus["IMAGES"].data["exposure"].tolist() == [f"e{done}" for done in range(number + 1)]
+
+
+def test_what_a_kill_left_behind_the_rows_is_cut_off(followed: Followed) -> None:
+    follow(followed, [FLUXES])
+    for path in (followed.journal.curves.path, followed.journal.images.path):
+        flip(path, -1)  # where zeros are
+    followed.restart()
+    assert len(followed.curves) == 4
+    for path in (followed.journal.curves.path, followed.journal.images.path):
+        with fits.open(path, checksum=True) as hdus:
+            hdus.verify("exception")
+
+
+def test_long_names_are_the_same_after_a_restart(followed: Followed) -> None:
+    image = sky(FLUXES, 0)
+    stem = f"aartfaac/20261120/{'s' * 64}-{'0' * 20}"
+    one, two, long = (replace(image, detector=name) for name in ("A" * 31 + "1", "A" * 31 + "2", "A" * 33))
+    followed.add(f"{stem}1", one, two, long)
+    followed.restart()
+    followed.add(f"{stem}1", one, two)
+    followed.add(f"{stem}2", one)
+    images = followed.journal.images.rows()
+    assert images["exposure"].tolist() == [f"e{stem}1"] * 3 + [f"e{stem}2"]
+    assert [bool(trouble) for trouble in images["trouble"]] == [False, False, True, False]
+    assert followed.live.steps == (f"e{stem}1", f"e{stem}2")
 
 
 def test_a_band_that_comes_late_is_added_to_its_step(followed: Followed) -> None:
