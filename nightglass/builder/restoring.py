@@ -53,6 +53,8 @@ def _written(view: FrameView) -> tuple[Path, ...]:
 
 
 def _exposure(directory: Path, remarks: list[str]) -> tuple[ExposureView, list[FrameView]]:
+    for part in (*directory.glob("*.part"), *directory.glob("*/*.part")):
+        part.unlink(missing_ok=True)  # a record that a killed process was about to put in place of the last one
     try:
         exposure = read_exposure(directory)
     except Rejected as error:

@@ -108,6 +108,8 @@ def test_what_killed_writers_left_is_gone_when_a_builder_is_ready(tmp_path: Path
         made.archive(1, wait=True)
         cube = made.get_archive(1)
     assert view.published is not None
+    for directory in (view.directory, view.directory.parent):
+        (directory / "frame.part").write_text("half")
     own = f"w{os.getpid()}x0123abcd.part"  # in a container, or soon after, another process has that number
     for path in (*view.files, view.published):
         path.with_name(f"{path.name}.{own}").write_text("half")
@@ -118,7 +120,7 @@ def test_what_killed_writers_left_is_gone_when_a_builder_is_ready(tmp_path: Path
     picture = min(view.files[0].parent.glob("*.png"))
     picture.with_name(f"{picture.name}.{own}").write_text("half")
     with builder(tmp_path, outputs=True, on_frame=lambda *_: None, **settings) as made:
-        assert list(tmp_path.rglob("*.fits.*.part")) == []
+        assert list(tmp_path.rglob("*.fits.*.part")) == list(tmp_path.rglob("frame.part")) == []
         made.plot(1, 0)
         made.archive(1, wait=True)
     assert list(tmp_path.rglob("*.part")) == [others]
