@@ -12,13 +12,13 @@ from typing import Final
 from nightglass.builder.bulletin import Bulletin
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.records import ExposureView, FrameView
-from nightglass.builder.refusals import Unknown
+from nightglass.builder.refusals import Unknown, Unsaved
 from nightglass.builder.retention import find_old_files, find_surplus, for_room, is_idle
 from nightglass.builder.structure import is_saved
 from nightglass.config import BuilderOptions
 from nightglass.errors import NightglassError, Retryable
 
-__all__ = ["Caretaker"]
+__all__ = ["Caretaker", "refuse_unsaved"]
 
 _log = logging.getLogger(__name__)
 
@@ -114,4 +114,22 @@ class Caretaker:
             over = all(is_idle(view) and (view.purged or not view.extensions) for view in views)
             if over and exposure.asked is None:
                 with contextlib.suppress(Unknown, Retryable):
-                    self._holdings.drop_exposure(exposure.expid)
+                    self._holdings.drop_exposure(exposure.expid, check=_refuse_pixels)
+
+
+def refuse_unsaved(view: FrameView) -> None:
+    """Refuse to drop a frame that lies nowhere else.
+
+    Raises
+    ------
+    Unsaved
+    """
+    if not is_saved(view):
+        message = f"frame {view.expid}/{view.frame} lies nowhere else"
+        raise Unsaved(message, remedy='write, send to the ledger or archive it, or say unsaved="discard"')
+
+
+def _refuse_pixels(view: FrameView) -> None:
+    if view.extensions and not view.purged:
+        message = f"something came to frame {view.expid}/{view.frame} just now"
+        raise Retryable(message, remedy="it is looked at again when it is through")

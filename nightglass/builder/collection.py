@@ -183,11 +183,13 @@ class Collection:
         ------
         Unknown
             If nobody assigned the frame, and that is necessary.
-        Complete, Exists, Purged
+        Complete, Exists
             If it is not taken, by the rules of `nightglass.builder.structure`.
         Rejected, Misconfigured
             If it is no extension.
         SpoolFull, Retryable
+        Purged
+            If the spool gave the pixels of the frame back, and they are in no file that could be added to.
             If there is no room, or the file system refuses.
         """
         return self._intake.accept(expid, frame, name, content, header=header or {}, source=source, clobber=clobber)
@@ -216,10 +218,12 @@ class Collection:
         Raises
         ------
         Unknown
+        A frame that is just being written, sent or archived is waited for, up to half a minute.
+
         Unsaved
             If something would be lost, and that was not asked for.
         Retryable
-            If a frame is just being written or sent.
+            If a frame is still being written or sent then.
         """
         return self._intake.clear(expid, frame, extension, discard=unsaved == "discard")
 

@@ -9,29 +9,28 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 from nightglass.builder import journal
 from nightglass.builder.gates import Gates
-from nightglass.builder.headertext import merged_text
 from nightglass.builder.instructions import merged
-from nightglass.builder.landing import Delivery, Opening, content_sum, describe
-from nightglass.builder.records import (
-    ExposureState,
-    ExposureView,
-    ExtensionRecord,
-    FrameState,
-    FrameView,
-)
-from nightglass.builder.refusals import Complete, Unknown
+from nightglass.builder.landing import Delivery, Opening, content_sum, describe, recorded
+from nightglass.builder.lending import Lending
+from nightglass.builder.records import ExposureState, ExposureView, ExtensionRecord, FrameState, FrameView
+from nightglass.builder.refusals import Complete, Purged, Unknown
+from nightglass.builder.regaining import Regained, placed, regaining
 from nightglass.builder.spool import Spool
 from nightglass.builder.structure import Verdict, admit, is_saved, opened, purged, with_extension, without_extension
-from nightglass.errors import Rejected, Retryable
+from nightglass.errors import Retryable
 
 __all__ = ["Holdings"]
 
+T = TypeVar("T")
+
+CheckFunction = Callable[[FrameView], None]
+"""Told a frame that is about to be dropped; raises if it may not be."""
 ChangeFunction = Callable[[FrameView | None, FrameView], None]
 """Told a frame as it was (None: it is new) and as it is; quick, and in the order of the changes of each frame."""
 
@@ -53,8 +52,7 @@ class Holdings:
         self._changed = threading.Condition()
         self._exposures: dict[int, ExposureView] = {}
         self._frames: dict[int, dict[int, FrameView]] = {}
-        self._lent: Counter[tuple[int, int]] = Counter()
-        self._going: set[tuple[int, int]] = set()
+        self._lending = Lending()
         self._gate = Gates()
 
     # reading
@@ -129,23 +127,14 @@ class Holdings:
         ------
         Unknown
         """
-        key = expid, frame
-        with self._changed:
-            self._changed.wait_for(lambda: key not in self._going)
-            self._lent[key] += 1
-        try:
+        with self._lending.lent(expid, frame):
             yield self.frame(expid, frame)
-        finally:
-            with self._changed:
-                self._lent[key] -= 1
-                if not self._lent[key]:
-                    del self._lent[key]
 
     # changing
     def change(
         self, expid: int, frame: int, transition: Callable[[FrameView], FrameView], *, opening: Opening | None = None
     ) -> FrameView:
-        """Make the next state of a frame out of the present one.
+        """Make the next state of a frame out of the present one; if that needs pixels, they are brought back.
 
         Parameters
         ----------
@@ -160,16 +149,21 @@ class Holdings:
             If it is not there.
         Complete
             If it cannot be opened, because its exposure is complete.
+        Purged
+            If the pixels are needed and are in no file any more.
         Retryable
             If the file system refuses.
         """
-        with self._gate(expid, frame):
-            before = self.find(expid, frame)
-            current = self.frame(expid, frame) if opening is None else before or self._opened(expid, frame, opening)
-            after = transition(current)
-            if after != before:
-                self._put(before, after)
-            return after
+
+        def changed(regained: Regained | None) -> FrameView:
+            with self._gate(expid, frame):
+                before, current = self._current(expid, frame, opening, regained)
+                after = transition(current)
+                if after != before:
+                    self._put(before, after)
+                return after
+
+        return self._with_pixels(expid, frame, changed)
 
     def land(
         self, expid: int, frame: int, delivery: Delivery, *, primary_name: str, opening: Opening | None
@@ -185,30 +179,45 @@ class Holdings:
         """
         try:
             described = describe(delivery.body, delivery.name) if delivery.body is not None else None
-            with self._gate(expid, frame):
-                before = self.find(expid, frame)
-                current = self.frame(expid, frame) if opening is None else before or self._opened(expid, frame, opening)
-                there = next((item for item in current.extensions if item.name == delivery.name), None)
-                sha256 = content_sum(delivery.body, delivery.cards)
-                if admit(current, delivery.name, sha256, clobber=delivery.clobber) is Verdict.DUPLICATE and there:
-                    return there, True
-                now = time.time()
-                if opening is not None and "assigned" not in current.times and current.state is FrameState.OPEN:
-                    current = replace(current, deadline=opening.deadline)  # it is built when nothing comes any more
-                current = replace(current, instructions=merged(current.instructions, delivery.instructions))
-                record = self._record(current, there, described, delivery, sha256, now)
-                try:
-                    self._put(before, with_extension(current, record, primary_name=primary_name, now=now))
-                except Retryable:
-                    if there is None or there.path != record.path:
-                        self._spool.remove([record.path])
-                    raise
-                if there is not None and there.path != record.path:
-                    self._spool.remove([there.path])
-                return record, False
+
+            def landed(regained: Regained | None) -> tuple[ExtensionRecord, bool]:
+                with self._gate(expid, frame):
+                    before, current = self._current(expid, frame, opening, regained)
+                    return self._land(before, current, delivery, described, primary_name, opening)
+
+            return self._with_pixels(expid, frame, landed)
         finally:
             if delivery.body is not None:
                 self._spool.drop(delivery.body)  # nothing, if it has got its name
+
+    def _land(
+        self,
+        before: FrameView | None,
+        current: FrameView,
+        delivery: Delivery,
+        described: ExtensionRecord | None,
+        primary_name: str,
+        opening: Opening | None,
+    ) -> tuple[ExtensionRecord, bool]:
+        there = next((item for item in current.extensions if item.name == delivery.name), None)
+        sha256 = content_sum(delivery.body, delivery.cards)
+        if admit(current, delivery.name, sha256, clobber=delivery.clobber) is Verdict.DUPLICATE and there:
+            return there, True
+        now = time.time()
+        if opening is not None and "assigned" not in current.times and current.state is FrameState.OPEN:
+            current = replace(current, deadline=opening.deadline)  # it is built when nothing comes any more
+        current = replace(current, instructions=merged(current.instructions, delivery.instructions))
+        record = recorded(self._spool, current, described, delivery, now)
+        new = there is None or there.path != record.path
+        try:
+            self._put(before, with_extension(current, record, primary_name=primary_name, now=now))
+        except Retryable:
+            if new:
+                self._spool.remove([record.path])
+            raise
+        if there is not None and new:
+            self._spool.remove([there.path])
+        return record, False
 
     def change_exposure(self, expid: int, transition: Callable[[ExposureView], ExposureView]) -> ExposureView:
         """Make the next state of an exposure out of the present one.
@@ -230,7 +239,7 @@ class Holdings:
             return self.exposure(expid)
 
     def give_back(self, expid: int, frame: int) -> int:
-        """Delete the pixels of a frame, and note it; returns the bytes, 0 if somebody reads them.
+        """Delete the pixels of a frame that is saved, and note it; returns the bytes, 0 if somebody reads them.
 
         Raises
         ------
@@ -238,57 +247,55 @@ class Holdings:
         Retryable
             If the file system refuses.
         """
-        with self._gate(expid, frame), self._withdrawn(expid, frame) as withdrawn:
-            if not withdrawn:
+        with self._lending.withdrawn(expid, frame) as free, self._gate(expid, frame):
+            view = self.frame(expid, frame)
+            if not free or view.purged or not is_saved(view):  # something may have come since it was looked at
                 return 0
             view = self.change(expid, frame, purged)
             return self._spool.remove(record.path for record in view.extensions)
 
-    def drop_extension(self, expid: int, frame: int, name: str, *, primary_name: str) -> None:
-        """Forget an extension and delete its file.
+    def drop_extension(
+        self, expid: int, frame: int, name: str, *, primary_name: str, check: CheckFunction, wait_s: float = 0.0
+    ) -> None:
+        """Forget an extension and delete its file; wait so long for who reads the frame.
 
         Raises
         ------
         Unknown
         Retryable
-            If somebody reads the frame, or the file system refuses.
+            If somebody still reads the frame, or the file system refuses.
         """
-        with self._gate(expid, frame), self._withdrawn(expid, frame) as withdrawn:
-            if not withdrawn:
-                raise _busy(expid, frame)
-            view = self.frame(expid, frame)
+        with self._withdrawn(expid, frame, wait_s) as view:
+            check(view)
             self.change(expid, frame, lambda current: without_extension(current, name, primary_name=primary_name))
             self._spool.remove(record.path for record in view.extensions if record.name == name)
 
-    def drop_frame(self, expid: int, frame: int) -> int:
-        """Forget a frame and delete its files; returns how many extensions that were.
+    def drop_frame(self, expid: int, frame: int, *, check: CheckFunction, wait_s: float = 0.0) -> int:
+        """Forget a frame and delete its files; wait so long for who reads it; returns how many extensions that were.
 
         Raises
         ------
-        Unknown
-        Retryable
-            If somebody reads it.
+        Unknown, Retryable
+            As `drop_extension`.
         """
-        with self._gate(expid, frame), self._withdrawn(expid, frame) as withdrawn:
-            view = self.frame(expid, frame)
-            if not withdrawn:
-                raise _busy(expid, frame)
+        with self._withdrawn(expid, frame, wait_s) as view:
+            check(view)
             with self._changed:
                 del self._frames[expid][frame]
                 self._changed.notify_all()
             self._spool.remove_tree(view.directory, [record.path for record in view.extensions])
             return 0 if view.purged else len(view.extensions)
 
-    def drop_exposure(self, expid: int) -> int:
+    def drop_exposure(self, expid: int, *, check: CheckFunction, wait_s: float = 0.0) -> int:
         """Forget an exposure with all its frames; returns how many extensions that were.
 
         Raises
         ------
         Unknown
         Retryable
-            If somebody reads one of them, or frames come.
+            If somebody still reads one of them, or frames come.
         """
-        count = sum(self.drop_frame(expid, frame) for frame in self.exposure(expid).frames)
+        count = sum(self.drop_frame(expid, frame, check=check, wait_s=wait_s) for frame in self.exposure(expid).frames)
         with self._gate(expid, -1):  # not before: who opens a frame holds the gate of the frame, and waits for this one
             view = self.exposure(expid)
             with self._changed:
@@ -325,6 +332,7 @@ class Holdings:
                     state=ExposureState.OPEN,
                     instructions=opening.instructions,
                     directory=directory,
+                    opened_at=time.time(),
                 )
                 journal.write_exposure(exposure, durable=self._spool.policy.durable)
                 with self._changed:
@@ -337,57 +345,50 @@ class Holdings:
                 expid, frame, directory=directory, deadline=opening.deadline, instructions=exposure.instructions
             )
 
-    def _record(
-        self,
-        view: FrameView,
-        there: ExtensionRecord | None,
-        described: ExtensionRecord | None,
-        delivery: Delivery,
-        sha256: str,
-        now: float,
-    ) -> ExtensionRecord:
-        number = there.number + 1 if there is not None else 1
-        if described is None or delivery.body is None:
-            if there is None:
-                message = f"{delivery.name} of frame {view.expid}/{view.frame} came without data"
-                raise Rejected(message, remedy="send pixels, or give cards to an extension that is there")
-            cards = merged_text(there.cards, delivery.cards)
-            return replace(there, cards=cards, sha256=sha256, received_at=now, number=number)
-        path = self._spool.place(replace(delivery.body, sha256=sha256), view.directory, delivery.name)
-        return replace(
-            described,
-            path=path,
-            source=delivery.source,
-            cards=delivery.cards,
-            sha256=sha256,
-            received_at=now,
-            number=number,
-        )
+    def _current(
+        self, expid: int, frame: int, opening: Opening | None, regained: Regained | None
+    ) -> tuple[FrameView | None, FrameView]:
+        """Return a frame as it is (None: it is not there), and as a change finds it."""
+        before = self.find(expid, frame)
+        if before is None and opening is not None:
+            return None, self._opened(expid, frame, opening)
+        return before, placed(self._spool, self.frame(expid, frame), regained)
+
+    def _with_pixels(self, expid: int, frame: int, work: Callable[[Regained | None], T]) -> T:
+        """Do something to a frame; where that needs pixels which were given back, bring them back first.
+
+        They are copied without the gate of the frame: what makes room for them takes the gates of other frames.
+        """
+        try:
+            return work(None)
+        except Purged:
+            view = self.frame(expid, frame)
+            with regaining(self._spool, view) as regained:
+                try:
+                    return work(regained)
+                finally:
+                    if (self.find(expid, frame) or view).purged:  # it was refused all the same
+                        self._spool.remove(record.path for record in view.extensions)
 
     def _put(self, before: FrameView | None, after: FrameView) -> None:
-        journal.write_frame(after, durable=self._spool.policy.durable)
-        with self._changed:
-            self._frames.setdefault(after.expid, {})[after.frame] = after
-            self._changed.notify_all()
+        with contextlib.ExitStack() as stack:
+            if before is None:
+                stack.enter_context(self._gate(after.expid, -1))
+                if after.expid not in self._exposures or not all(item.path.exists() for item in after.extensions):
+                    message = f"exposure {after.expid} was cleared while frame {after.frame} of it was opened"
+                    raise Retryable(message, remedy="send it again")
+            journal.write_frame(after, durable=self._spool.policy.durable)
+            with self._changed:
+                self._frames.setdefault(after.expid, {})[after.frame] = after
+                self._changed.notify_all()
         self._on_change(before, after)
 
     @contextlib.contextmanager
-    def _withdrawn(self, expid: int, frame: int) -> Iterator[bool]:
-        """Keep the files of a frame from being lent, if nobody reads them."""
-        key = expid, frame
-        with self._changed:
-            free = not self._lent[key]
-            if free:
-                self._going.add(key)
-        try:
-            yield free
-        finally:
-            with self._changed:
-                if free:
-                    self._going.discard(key)
-                self._changed.notify_all()
-
-
-def _busy(expid: int, frame: int) -> Retryable:
-    message = f"frame {expid}/{frame} is being written or sent"
-    return Retryable(message, remedy="clear it again in a moment")
+    def _withdrawn(self, expid: int, frame: int, wait_s: float) -> Iterator[FrameView]:
+        """Give a frame that nobody reads or changes while the block runs."""
+        with self._lending.withdrawn(expid, frame, wait_s=wait_s) as free:
+            if not free:
+                message = f"frame {expid}/{frame} is being written, sent or archived"
+                raise Retryable(message, remedy="clear it again in a moment")
+            with self._gate(expid, frame):
+                yield self.frame(expid, frame)

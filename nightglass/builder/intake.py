@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nightglass.builder.caretaking import refuse_unsaved
 from nightglass.builder.engine import Engine
 from nightglass.builder.headertext import header_text, merged_text
+from nightglass.builder.holdings import CheckFunction
 from nightglass.builder.instructions import instructions_in, instructions_of, merged
 from nightglass.builder.landing import Delivery, Opening, content_sum, primary_text
 from nightglass.builder.options import effective
@@ -32,6 +34,8 @@ from nightglass.nights import night_of
 __all__ = ["Assignment", "Intake"]
 
 _GRACE_S = 2.0
+_PATIENCE_S = 30.0
+"""Wait for who writes, sends or archives a frame that is cleared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Intake:
 
         opening = Opening(night_of(datetime.fromtimestamp(now, UTC), engine.site), deadline, instructions)
         view = engine.holdings.change(expid, frame, transition, opening=opening)
+        engine.bulletin.frame("assigned", view, expected=view.expected)
         if view.state is FrameState.OPEN:
             engine.collector.collect(view, engine.holdings.exposure(expid).night)
         return view
@@ -146,14 +151,14 @@ class Intake:
             first = unsaved[0]
             message = f"{len(unsaved)} frames lie nowhere else, as {first.expid}/{first.frame}"
             raise Unsaved(message, remedy='write, send to the ledger or archive them, or say unsaved="discard"')
-        if expid is None:
-            count = sum(engine.holdings.drop_exposure(view.expid) for view in engine.holdings.exposures())
-        elif extension is not None:
-            count = self._clear_extension(expid, frame, extension_name(extension))
-        elif frame is not None:
-            count = engine.holdings.drop_frame(expid, frame)
+        check = _let_go if discard else refuse_unsaved  # again, for something may have come in the meantime
+        if extension is not None and expid is not None:
+            count = self._clear_extension(expid, frame, extension_name(extension), check)
+        elif frame is not None and expid is not None:
+            count = engine.holdings.drop_frame(expid, frame, check=check, wait_s=_PATIENCE_S)
         else:
-            count = engine.holdings.drop_exposure(expid)
+            cleared = [view.expid for view in engine.holdings.exposures()] if expid is None else [expid]
+            count = sum(engine.holdings.drop_exposure(each, check=check, wait_s=_PATIENCE_S) for each in cleared)
         what = {"expid": expid, "frame": frame, "extension": extension}
         engine.bulletin.events.add("exposure", what="cleared", extensions=count, **what)
         engine.caretaker.tidy()
@@ -219,7 +224,7 @@ class Intake:
 
         return self._engine.holdings.change(expid, frame, transition, opening=opening)
 
-    def _clear_extension(self, expid: int, frame: int | None, name: str) -> int:
+    def _clear_extension(self, expid: int, frame: int | None, name: str, check: CheckFunction) -> int:
         holdings, primary_name = self._engine.holdings, self._engine.options.primary
         views = holdings.frames(expid) if frame is None else (holdings.frame(expid, frame),)
         having = [view for view in views if any(item.name == name for item in view.extensions)]
@@ -227,5 +232,9 @@ class Intake:
             message = f"no frame of exposure {expid} that was meant has an extension {name}"
             raise Unknown(message, remedy="see what its frames hold")
         for view in having:
-            holdings.drop_extension(expid, view.frame, name, primary_name=primary_name)
+            holdings.drop_extension(expid, view.frame, name, primary_name=primary_name, check=check, wait_s=_PATIENCE_S)
         return len(having)
+
+
+def _let_go(_: FrameView) -> None:
+    """Let a frame be dropped, whether it is saved or not."""

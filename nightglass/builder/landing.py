@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from nightglass.builder.records import NO_INSTRUCTIONS, ExtensionRecord, Instructions
-from nightglass.builder.spool import Body
+from nightglass.builder.headertext import merged_text
+from nightglass.builder.records import NO_INSTRUCTIONS, ExtensionRecord, FrameView, Instructions
+from nightglass.builder.spool import Body, Spool
 from nightglass.config import Limits
 from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import BLOCK, repair_cards
 from nightglass.fitsio.headers import HduInfo, scan_headers
 from nightglass.model import Night
 
-__all__ = ["Delivery", "Opening", "content_sum", "describe", "primary_text"]
+__all__ = ["Delivery", "Opening", "content_sum", "describe", "primary_text", "recorded"]
 
 _LIMITS: Final = Limits(header_blocks=(2 << 20) // BLOCK, hdus=256)
 _GZIP: Final = b"\x1f\x8b"
@@ -90,6 +91,37 @@ def describe(body: Body, name: str) -> ExtensionRecord:
         sha256=body.sha256,
         compressed=chosen.is_compressed_image,
     )
+
+
+def recorded(
+    spool: Spool, view: FrameView, described: ExtensionRecord | None, delivery: Delivery, now: float
+) -> ExtensionRecord:
+    """Return the record of an extension of a frame, and give its body its name.
+
+    Parameters
+    ----------
+    described : ExtensionRecord or None
+        What its body turned out to be; None: cards alone came, for an extension that is there.
+
+    Raises
+    ------
+    Rejected
+        If there is none to which the cards could belong.
+    SpoolFull
+        If the file system refuses.
+    """
+    there = next((item for item in view.extensions if item.name == delivery.name), None)
+    number = there.number + 1 if there is not None else 1
+    sha256 = content_sum(delivery.body, delivery.cards)
+    if described is None or delivery.body is None:
+        if there is None:
+            message = f"{delivery.name} of frame {view.expid}/{view.frame} came without data"
+            raise Rejected(message, remedy="send pixels, or give cards to an extension that is there")
+        cards = merged_text(there.cards, delivery.cards)
+        return replace(there, cards=cards, sha256=sha256, received_at=now, number=number)
+    path = spool.place(replace(delivery.body, sha256=sha256), view.directory, delivery.name)
+    described = replace(described, path=path, source=delivery.source, cards=delivery.cards)
+    return replace(described, sha256=sha256, received_at=now, number=number)
 
 
 def primary_text(body: Body) -> str:
