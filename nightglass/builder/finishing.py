@@ -15,6 +15,7 @@ from nightglass.builder.bulletin import Bulletin
 from nightglass.builder.gates import Gates
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.outputs import Outputs
+from nightglass.builder.pictures import PlotRules, chosen, draw
 from nightglass.builder.records import (
     ExposureView,
     FrameState,
@@ -119,6 +120,16 @@ class Finisher:
             paths = self.outputs().plot(exposure, view, self._settings(view), changes)
         self._mark(view, "plotted")
         return paths
+
+    def picture_now(self, expid: int, frame: int, wanted: str, path: Path) -> Path:
+        """Draw the extensions of a frame that are wanted side by side, under a path."""
+        with self._whole(expid, frame) as (exposure, view):
+            if not (drawn := chosen(view.extensions, wanted)):
+                message = f"frame {expid}/{frame} has no image {wanted!r}"
+                raise Unknown(message, remedy=f"it has {', '.join(item.name for item in view.extensions)}")
+            title = f"{self._settings(view).role} {expid:08d} frame {frame}".strip()
+            state = "PARTIAL" if view.missing else ""
+            return draw(path, drawn, PlotRules(), title=title, subtitle=f"{exposure.night}   {state}".rstrip())
 
     def fire(self, stage: HookStage, expid: int, frame: int | None, options: BuilderOptions, **data: Any) -> None:
         """Tell the subscribers of a stage, unless all of them are switched off."""

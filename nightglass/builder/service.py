@@ -112,6 +112,29 @@ class Builder(Collection):
         numbers = self._numbers(expid, frame)
         return tuple(path for number in numbers for path in self._finisher.plot_now(expid, number, options))
 
+    def picture(self, expid: int, frame: int, extensions: str = "ALL") -> Path:
+        """Draw a frame as one PNG, whatever the options say; the caller deletes it.
+
+        Parameters
+        ----------
+        extensions : str
+            ``ALL``, or names or shell patterns with commas between them.
+
+        Raises
+        ------
+        Unknown
+            If there is no such frame, or none of the extensions is an image.
+        Purged, Rejected, Retryable
+            As `write`.
+        """
+        handle, name = tempfile.mkstemp(".png", f"{self.name}-", self._passing())
+        os.close(handle)
+        try:
+            return self._finisher.picture_now(expid, frame, extensions, Path(name))
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
     def archive(self, expid: int, order: ArchiveOrder | None = None, *, wait: bool = False) -> Path | None:
         """Make the cube of an exposure, which is complete by that; None: it is made in the background.
 

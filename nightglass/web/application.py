@@ -1,7 +1,8 @@
 """Pages and addresses.
 
 ==== ============================== =====================================================
-GET  ``/``                          the night and the monitors; one monitor where it is all there is
+GET  ``/``                          the night and the monitors; image builders or a monitor, where they are all there is
+GET  ``/builders``                  the page of the image builders
 GET  ``/monitor/NAME``              the page of a monitor
 GET  ``/v1/night``                  the night as JSON
 GET  ``/v1/monitors``               the monitors that run, here and in other processes
@@ -39,7 +40,7 @@ _MOST_VIEWERS = 64
 _LOOK_S = 0.05
 _KEEP_ALIVE_S = 15.0
 _TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
-_ASSETS = ("draw.js", "monitor.js", "night.js", "style.css")
+_ASSETS = ("builders.js", "draw.js", "monitor.js", "night.js", "style.css")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def make_app(site: Site) -> Guard:
     """Return the application of a site."""
     app = FastAPI(title="Nightglass", docs_url=None, redoc_url=None, openapi_url=None)
     _add_pages(app, site)
+    _add_lists(app, site)
     _add_monitors(app, site)
     add_builders(app, site.builders, site.closing)
     return Guard(Doorkeeper(app), site.token)
@@ -83,9 +85,17 @@ def make_app(site: Site) -> Guard:
 def _add_pages(app: FastAPI, site: Site) -> None:
     @app.get("/")
     def home() -> Response:
+        if site.night is None and site.builders:
+            return _asset("builders.html")
         if site.night is None and len(site.monitors) == 1:
             return RedirectResponse(f"/monitor/{next(iter(site.monitors))}")
         return _asset("night.html")
+
+    @app.get("/builders")
+    def builders_page() -> Response:
+        if not site.builders:
+            raise HTTPException(404, "there is no image builder here")
+        return _asset("builders.html")
 
     @app.get("/monitor/{name}")
     def monitor_page(name: str) -> Response:
@@ -98,6 +108,8 @@ def _add_pages(app: FastAPI, site: Site) -> None:
             raise HTTPException(404, f"there is no file {name!r}")
         return _asset(name)
 
+
+def _add_lists(app: FastAPI, site: Site) -> None:
     @app.get("/v1/night")
     def night() -> Mapping[str, Any]:
         return site.night() if site.night else {"night": None, "reason": "this server shows monitors only"}

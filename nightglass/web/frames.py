@@ -47,6 +47,8 @@ FITS = "application/fits"
 _FRAME = "/exposures/{expid}/frames/{frame}"
 _EXTENSION = f"{_FRAME}/extensions/{{name}}"
 _IMAGE: dict[int | str, dict[str, Any]] = {200: {"content": {FITS: {}}, "description": "A FITS file."}}
+_PNG = "image/png"
+_PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {_PNG: {}}, "description": "A picture."}}
 _THERE: dict[int | str, dict[str, Any]] = {200: {"model": ExtensionAnswer, "description": "It was there already."}}
 
 ExtensionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
@@ -65,6 +67,7 @@ def frame_routes(builder: Builder, threads: Threads) -> APIRouter:
     _add_pushing(router, builder, threads)
     _add_output(router, builder, threads)
     _add_images(router, builder, threads)
+    _add_pictures(router, builder, threads)
     return router
 
 
@@ -206,6 +209,24 @@ def _add_images(router: APIRouter, builder: Builder, threads: Threads) -> None:
     ) -> Response:
         """Hand out a frame as one FITS file, with further header cards."""
         return await image(expid, frame, order_of(GetOrder, body))
+
+
+def _add_pictures(router: APIRouter, builder: Builder, threads: Threads) -> None:
+    @router.get(f"{_FRAME}/picture", responses=_PICTURE | problem_responses(404, 409), response_class=FileResponse)
+    async def get_picture(
+        expid: ExposureNumber,
+        frame: FrameNumber,
+        extensions: Annotated[str, Query(max_length=256, description="Names or patterns, with commas.")] = "ALL",
+    ) -> Response:
+        """Hand out a frame as a PNG to look at: its extensions side by side; nothing is written."""
+        path = await threads.draw(builder.picture, expid, frame, extensions)
+        return FileResponse(
+            path,
+            media_type=_PNG,
+            filename=f"{builder.options.role or 'image'}-{expid:08d}-{frame:04d}.png",
+            content_disposition_type="inline",
+            background=BackgroundTask(Path(path).unlink, missing_ok=True),
+        )
 
 
 def _assigned(body: Assignment) -> dict[str, Any]:

@@ -100,16 +100,18 @@ def _page(document: Mapping[str, Any], names: Sequence[str]) -> str:
         for method, operation in methods.items():
             queries = [item["name"] for item in operation.get("parameters", ()) if item["in"] == "query"]
             body = ", ".join(_body_fields(operation, document))
-            cells = (method.upper(), path, operation.get("description", ""), ", ".join(queries), body)
-            row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-            rows.setdefault(operation["tags"][0], []).append(f"<tr>{row}</tr>")
+            does = operation.get("description", "").replace("``", "")
+            cells = "".join(f"<td>{escape(cell)}</td>" for cell in (does, ", ".join(queries), body))
+            row = f"<tr><td>{method.upper()}</td><td><code>{escape(path)}</code></td>{cells}</tr>"
+            rows.setdefault(operation["tags"][0], []).append(row)
     head = "<tr><th>method</th><th>address</th><th>does</th><th>query</th><th>body</th></tr>"
     tables = "".join(f"<h2>{escape(tag)}</h2><table>{head}{''.join(lines)}</table>" for tag, lines in rows.items())
     known = ", ".join(escape(name) for name in names)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Nightglass image builder</title>'
-        '<link rel="stylesheet" href="/static/style.css"></head><body><main>'
-        f"<h1>Image builder</h1><p>{escape(_ABOUT)}</p><p>Builders: {known}. "
+        '<link rel="icon" href="data:,"><link rel="stylesheet" href="/static/style.css"></head><body>'
+        '<header><h1>Image builder</h1><a href="/builders">what it does now</a></header><main class="text">'
+        f"<p>{escape(_ABOUT)}</p><p>Builders: {known}. "
         f'The same as <a href="/v1/openapi.json">OpenAPI document</a>.</p>{tables}</main></body></html>'
     )
 

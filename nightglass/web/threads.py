@@ -17,18 +17,33 @@ T = TypeVar("T")
 
 _WORKING = 32
 _WAITING = 64
+_UNDRAWN = 16
 
 
 class Threads:
-    """Two crews: one for work, one for those who wait, so that whoever waits for long holds up no work."""
+    """Crews: one for work, one for those who wait, so that whoever waits for long holds up no work, and a painter."""
 
     def __init__(self) -> None:
+        self._painting = anyio.CapacityLimiter(1)
         self._working = anyio.CapacityLimiter(_WORKING)
         self._waiting = anyio.CapacityLimiter(_WAITING)
 
     async def work(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Make a call that takes a moment."""
         return await anyio.to_thread.run_sync(partial(call, *arguments, **options), limiter=self._working)
+
+    async def draw(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Make a call that draws: one at a time, since each takes a core and the memory of an image.
+
+        Raises
+        ------
+        Retryable
+            If too many pictures are wanted already.
+        """
+        if self._painting.statistics().tasks_waiting >= _UNDRAWN:
+            message = f"{_UNDRAWN} pictures are waited for already"
+            raise Retryable(message, remedy="ask for the newest one only")
+        return await anyio.to_thread.run_sync(partial(call, *arguments, **options), limiter=self._painting)
 
     async def wait(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Make a call that may take long.
