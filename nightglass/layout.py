@@ -71,6 +71,11 @@ class Layout:
         """Return the account of what an image builder did for an exposure."""
         return self.night(camera, night) / "reports" / f"{sanitize(builder)}-{expid:08d}.json"
 
+    def cube_account(self, camera: str, night: Night, builder: str, expid: int, order: str) -> Path:
+        """Return the account of an order to archive an exposure of an image builder."""
+        name = f"{sanitize(builder)}-{expid:08d}-archive-{sanitize(order)}.json"
+        return self.night(camera, night) / "reports" / name
+
     def exposure_log(self, camera: str, night: Night) -> Path:
         """Return the table of all exposures of a night."""
         return self.night(camera, night) / "reports" / f"{night.label}-exposures.csv"

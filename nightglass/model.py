@@ -100,6 +100,8 @@ class Content(enum.StrEnum):
 
     RAW = "raw"
     REDUCED = "reduced"
+    BUILT = "built"
+    """What an image builder put together: as its options say, beside the cubes of the night."""
 
 
 class DQ(enum.IntFlag):

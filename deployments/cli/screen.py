@@ -18,7 +18,7 @@ from nightglass.model import Quality, State
 
 if TYPE_CHECKING:
     from deployments.cli.view import NightView
-    from nightglass.ledger import Entry, StageRecord
+    from nightglass.ledger import ArchiveState, Entry, StageRecord
 
 __all__ = ["STATE_STYLES", "add_row", "bar", "brief", "duration", "night_screen", "output", "problems", "table"]
 
@@ -155,16 +155,18 @@ def _facts(view: NightView) -> Table:
     if view.stages:
         add_row(grid, "stages", Text("   ").join(_stage(stage, view.at) for stage in view.stages))
     if any(view.archives.values()):
-        add_row(grid, "archive", _archives(view))
+        add_row(grid, "archive", _archives(view.archives))
+    if any(view.built.values()):
+        add_row(grid, "built cubes", _archives(view.built))
     if view.ui_url:
         add_row(grid, "Prefect", Text.assemble((view.ui_url, f"link {view.ui_url} underline")))
     add_row(grid, "disk", f"{view.disk.free_gib:.1f} GiB free of {view.disk.total_gib:.1f}")
     return grid
 
 
-def _archives(view: NightView) -> Text:
+def _archives(states: Mapping[ArchiveState, int]) -> Text:
     styles = {"archived": "green", "failed": "bold red", "running": "bright_cyan"}
-    counts = [(state.value, count) for state, count in view.archives.items() if count]
+    counts = [(state.value, count) for state, count in states.items() if count]
     return Text(", ").join(Text(f"{count} {name}", styles.get(name, "")) for name, count in counts)
 
 

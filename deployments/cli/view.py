@@ -51,6 +51,8 @@ class NightView:
         Of the watches that are alive.
     archives : dict
         How many exposures are archived, or fail to be.
+    built : dict
+        The same of the cubes of image builders.
     """
 
     at: float
@@ -67,6 +69,7 @@ class NightView:
     watches: tuple[Heartbeat, ...]
     ui_url: str
     archives: dict[ArchiveState, int] = field(default_factory=dict)
+    built: dict[ArchiveState, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -104,6 +107,7 @@ def look(
         watches=tuple(beat for beat in beats if now - beat.at < _FRESH_S and beat.phase != "stopped"),
         ui_url=prefect_ui(observatory),
         archives=ledger.archive_counts(night, camera),
+        built=ledger.archive_counts(night, camera, built=True),
     )
 
 
@@ -168,6 +172,7 @@ def as_json(view: NightView) -> dict[str, Any]:
         ],
         "prefect_ui": view.ui_url,
         "archives": {state.value: count for state, count in view.archives.items()},
+        "built_archives": {state.value: count for state, count in view.built.items()},
     }
 
 

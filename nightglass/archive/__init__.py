@@ -1,5 +1,6 @@
 """Exposures become cubes: each at most once, verified, recorded beside its reduction; raw frames may go afterwards."""
 
+from nightglass.archive.built import BuiltCubes
 from nightglass.archive.exposures import archive_exposure
 from nightglass.archive.nights import NightArchive, archive_night, exposures_of, ready_exposures
 from nightglass.archive.planning import ArchivePlan, Member, plan_archive
@@ -10,6 +11,7 @@ __all__ = [
     "ArchiveOutcome",
     "ArchivePlan",
     "ArchiveSummary",
+    "BuiltCubes",
     "Member",
     "NightArchive",
     "Purged",

@@ -6,12 +6,12 @@ import contextlib
 import glob
 import logging
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nightglass.archive.leases import is_dead, prolonged
 from nightglass.archive.manifests import Manifest, find_finished, write_manifest
 from nightglass.archive.planning import ArchivePlan, plan_archive
 from nightglass.archive.summaries import ArchiveOutcome, ArchiveSummary, Redo
@@ -108,7 +108,7 @@ def carry_out(
     began = time.monotonic()
     writer = _Writer(plan, lease, ledger, pool, observatory, camera, assemble)
     try:
-        with _kept(lease, ledger, lease_s=observatory.archive.lease_s):
+        with prolonged(lease, ledger, lease_s=observatory.archive.lease_s):
             if redo is not Redo.ALL and (found := find_finished(plan, lease.wanted)) is not None:
                 return writer.adopt(found)
             plan.check()
@@ -175,44 +175,13 @@ def _claim(
         return ArchiveSummary(
             exposure=plan.exposure, content=plan.content, outcome=ArchiveOutcome.FAILED, error=record.reason
         )
-    if _is_dead(record.owner):  # nobody need wait until its lease is over
+    if is_dead(record.owner):  # nobody need wait until its lease is over
         ledger.revoke_archives(owners=[record.owner], reason="its holder died")
     lease = ledger.claim_archive(plan.exposure, plan.content, owner=owner, lease_s=observatory.archive.lease_s)
     if lease is None:
         _log.info("the archive of %s is left to %s", plan.exposure, record.owner)
         return ArchiveSummary(exposure=plan.exposure, content=plan.content, outcome=ArchiveOutcome.ELSEWHERE)
     return lease
-
-
-def _is_dead(owner: str) -> bool:
-    try:
-        return bool(owner) and Owner.parse(owner).is_dead
-    except Misconfigured:
-        return False  # of another form: its lease ends by itself
-
-
-@contextlib.contextmanager
-def _kept(lease: ArchiveLease, ledger: Ledger, *, lease_s: float) -> Iterator[None]:
-    """Prolong a lease while the block runs; one that was taken is not fought for: the commit is fenced."""
-    over = threading.Event()
-
-    def keep() -> None:
-        while not over.wait(lease_s / 3):
-            try:
-                ledger.extend_archive(lease, lease_s=lease_s)
-            except LeaseLost as error:
-                _log.warning("%s", error)
-                return
-            except Retryable as error:
-                _log.warning("the lease on %s is not prolonged yet: %s", lease.key, error)
-
-    keeper = threading.Thread(target=keep, name="archive-lease", daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        over.set()
-        keeper.join()
 
 
 def _parts(plan: ArchivePlan) -> list[Path]:

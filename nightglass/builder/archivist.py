@@ -15,6 +15,7 @@ from typing import Final
 
 from nightglass.builder.bulletin import Bulletin
 from nightglass.builder.clockwork import Clockwork
+from nightglass.builder.cubeaccounts import CubeAccount
 from nightglass.builder.finishing import Finisher
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.records import ArchiveOrder, ExposureState, ExposureView, FrameState, FrameView, HookStage
@@ -33,7 +34,13 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class Archivist:
-    """Makes cubes of exposures whose frames are all built."""
+    """Makes cubes of exposures whose frames are all built.
+
+    Parameters
+    ----------
+    on_account : callable
+        Told how each order fares; its end before it is noted as done, so that after a kill in between it is told again.
+    """
 
     def __init__(
         self,
@@ -46,7 +53,13 @@ class Archivist:
         *,
         settings: Callable[[ExposureView], BuilderOptions],
         on_archived: Callable[[], None],
+        on_account: Callable[[CubeAccount], None],
+        account_of: Callable[[ExposureView], CubeAccount],
     ) -> None:
+        self._on_account = on_account
+        self._account_of = account_of
+        self._accounts: dict[int, CubeAccount] = {}
+        self._making: int | None = None
         self._holdings = holdings
         self._finisher = finisher
         self._line = line
@@ -70,13 +83,23 @@ class Archivist:
     def submit(self, expid: int, order: ArchiveOrder) -> Future[Path | None]:
         """Ask for the cube of an exposure that is complete; what is asked for survives a kill.
 
+        The same asked for again before it was begun is asked for once.
+
         The future has the path; or the first error, also where it is tried again.
 
         Raises
         ------
         Unknown
         """
-        self._holdings.change_exposure(expid, lambda exposure: replace(exposure, asked=order))
+        now = time.time()
+        self._holdings.change_exposure(
+            expid,
+            lambda exposure: (
+                exposure
+                if exposure.asked == order and self._making != expid
+                else replace(exposure, asked=order, asked_at=now)
+            ),
+        )
         future: Future[Path | None] = Future()
         with self._lock:
             self._waiting.setdefault(expid, []).append(future)
@@ -114,8 +137,8 @@ class Archivist:
                 self._later(min(_FIRST_WAIT_S * 2 ** min(attempt, 16), _LONGEST_WAIT_S), expid, attempt + 1)
             except Exception as error:  # noqa: BLE001 - a boundary: whatever one exposure causes, the next ones go on
                 _log.warning("exposure %s cannot be archived", expid, exc_info=error)
-                _tell(futures, lambda future, error=error: future.set_exception(error))  # type: ignore[misc]
                 self._failed(expid, error)
+                _tell(futures, lambda future, error=error: future.set_exception(error))  # type: ignore[misc]
             else:
                 _tell(futures, lambda future, path=path: future.set_result(path))  # type: ignore[misc]
 
@@ -123,11 +146,26 @@ class Archivist:
         self._clockwork.after(wait_s, lambda: self._put(expid, attempt))
 
     def _archive(self, expid: int) -> Path | None:
-        """Make one cube; None if it was made already for everybody who asked."""
+        """Make one cube, or return the one that was made already for everybody who asked."""
         exposure = self._holdings.exposure(expid)
         order = exposure.asked
         if order is None:
-            return None
+            return exposure.archive
+        account, self._making = self._begin(exposure), expid
+        try:
+            path = self._make(exposure, order, account)
+        except Exception as error:
+            self._tell_account(account.without(error, again=isinstance(error, (Retryable, Waiting))))
+            if not isinstance(error, (Retryable, Waiting)):
+                self._withdraw(exposure)
+            raise
+        finally:
+            self._making = None
+        self._on_archived()
+        return path
+
+    def _make(self, exposure: ExposureView, order: ArchiveOrder, account: CubeAccount) -> Path:
+        expid = exposure.expid
         with contextlib.ExitStack() as stack:
             frames = [stack.enter_context(self._holdings.lent(expid, number)) for number in exposure.frames]
             holding = [frame for frame in frames if frame.extensions]
@@ -135,15 +173,31 @@ class Archivist:
                 message = f"no frame of exposure {expid} has extensions"
                 raise Rejected(message, remedy="there is nothing to archive")
             options = self._settings(exposure)
-            path = self._finisher.outputs().archive(exposure, holding, options, order)
+            cube = self._finisher.outputs().archive(exposure, holding, options, order)
             for frame in holding:
                 self._mark(frame)
+        path = cube.path
+        self._tell_account(account.archived(cube))
         self._note(expid, path, order)
         self._bulletin.all_clear(f"archive {expid}")
         self._bulletin.set_ready("archive_ready", expid=expid, path=path, frames=len(holding))
         self._finisher.fire(HookStage.ARCHIVED, expid, None, options, path=str(path), frames=len(holding))
-        self._on_archived()
         return path
+
+    def _begin(self, exposure: ExposureView) -> CubeAccount:
+        """Return the account of an order: the one of its first attempt, if there was one."""
+        account, before = self._account_of(exposure), self._accounts.get(exposure.expid)
+        if before is not None and before.order == account.order:
+            account = replace(account, began=before.began)
+        self._tell_account(account)
+        return account
+
+    def _tell_account(self, account: CubeAccount) -> None:
+        if account.is_over:
+            self._accounts.pop(account.expid, None)
+        else:
+            self._accounts[account.expid] = account
+        self._on_account(account)
 
     def _is_settled(self, expid: int) -> bool:
         """Tell whether all frames are built, by their deadlines at the latest, and written."""
@@ -165,8 +219,14 @@ class Archivist:
     def _failed(self, expid: int, error: Exception) -> None:
         self._bulletin.alarm(f"archive {expid}", f"exposure {expid} cannot be archived: {error}")
         self._bulletin.events.add("archive", what="failed", expid=expid, error=str(error))
+
+    def _withdraw(self, failed: ExposureView) -> None:
+        """Let go of an order that failed, unless it was given anew meanwhile."""
         with contextlib.suppress(Rejected, Retryable):
-            self._holdings.change_exposure(expid, lambda exposure: replace(exposure, asked=None))
+            self._holdings.change_exposure(
+                failed.expid,
+                lambda exposure: replace(exposure, asked=None) if exposure.asked_at == failed.asked_at else exposure,
+            )
 
 
 def _tell(futures: list[Future[Path | None]], tell: Callable[[Future[Path | None]], object]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from nightglass.builder.cubeaccounts import CubeAccount
 from nightglass.builder.engine import Engine
 from nightglass.builder.intake import Assignment, Intake
 from nightglass.builder.outputs import Outputs
@@ -34,6 +35,7 @@ class Collection:
         outputs: Outputs | None = None,
         on_frame: Callable[[Path, FrameView], None] | None = None,
         on_alarm: Callable[[str], None] | None = None,
+        on_cube: Callable[[CubeAccount], None] | None = None,
     ) -> None:
         self.name = name
         self._initial = options
@@ -46,6 +48,7 @@ class Collection:
             outputs=outputs,
             on_frame=on_frame,
             on_alarm=on_alarm,
+            on_cube=on_cube,
             deliver=lambda expid, frame, source, body: self._pulled(expid, frame, source, body),
         )
         self._intake = Intake(self._engine)
@@ -185,11 +188,11 @@ class Collection:
             If nobody assigned the frame, and that is necessary.
         Complete, Exists
             If it is not taken, by the rules of `nightglass.builder.structure`.
+        Purged
+            If the spool gave the pixels of the frame back, and they are in no file that could be added to.
         Rejected, Misconfigured
             If it is no extension.
         SpoolFull, Retryable
-        Purged
-            If the spool gave the pixels of the frame back, and they are in no file that could be added to.
             If there is no room, or the file system refuses.
         """
         return self._intake.accept(expid, frame, name, content, header=header or {}, source=source, clobber=clobber)
@@ -215,11 +218,11 @@ class Collection:
     ) -> int:
         """Drop what is in the spool; returns how many extensions. Written files and archives stay.
 
+        A frame that is just being written, sent or archived is waited for, up to half a minute.
+
         Raises
         ------
         Unknown
-        A frame that is just being written, sent or archived is waited for, up to half a minute.
-
         Unsaved
             If something would be lost, and that was not asked for.
         Retryable

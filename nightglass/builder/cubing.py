@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from astropy.io import fits
 
-from nightglass.builder.records import ArchiveOrder, ExposureView, ExtensionRecord
+from nightglass.builder.records import ArchiveOrder, ExposureView, ExtensionRecord, FrameView
 from nightglass.builder.writing import append_extension
 from nightglass.config import BuilderOptions, Camera, Limits
 from nightglass.cubes import Compression, CubeRequest, CubeSummary, Keywords, assemble_cube
@@ -31,9 +33,19 @@ from nightglass.errors import Misconfigured, NightglassError, Rejected
 from nightglass.fitsio import content_id, publish, scan_headers, write_atomic
 from nightglass.fitsio.product_cards import CardValue
 from nightglass.fitsio.structure import is_structural
+from nightglass.model import Night
 from nightglass.pool import Pool
 
-__all__ = ["ArchiveRules", "KeepFunction", "archive_cube", "given_values", "keep_alone", "write_manifest"]
+__all__ = [
+    "ArchiveRules",
+    "CubeKeeper",
+    "KeepFunction",
+    "archive_cube",
+    "given_values",
+    "keep_alone",
+    "keeping",
+    "write_manifest",
+]
 
 _KEYWORD: Final = re.compile(r"[A-Z0-9_-]{1,8}")
 _OF_A_FRAME: Final = re.compile(r"EXTNAME|FRAMES?|PARTIAL|MISSING\d+|COMMENT|HISTORY|")
@@ -47,6 +59,21 @@ KeepFunction = Callable[[Path, Callable[[Path], CubeSummary]], CubeSummary]
 """Gives who makes a cube a passing path, and publishes what it made under the one given first."""
 
 _TABLE: Final = b"XTENSION= 'BINTABLE'"
+
+
+class CubeKeeper(Protocol):
+    """Who knows the cubes of a builder, and lets one write each at a time; see `nightglass.archive.BuiltCubes`."""
+
+    def keep(
+        self,
+        path: Path,
+        make: Callable[[Path], CubeSummary],
+        *,
+        night: Night,
+        expid: int,
+        files: Mapping[Path, str],
+    ) -> CubeSummary:
+        """Have a cube made beside its name, publish and record it; `files` are its frames and their contents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +183,20 @@ def archive_cube(
         return _with_tables(summary, tables, limits) if tables else summary
 
     return (keep or keep_alone)(out, make)
+
+
+def keeping(keeper: CubeKeeper | None, exposure: ExposureView, frames: Sequence[FrameView]) -> KeepFunction:
+    """Return how the cube of these frames is kept: by whoever knows of it, or alone."""
+    if keeper is None:
+        return keep_alone
+    files = {view.published or view.directory: _content(view) for view in frames}
+    return partial(keeper.keep, night=exposure.night, expid=exposure.expid, files=files)
+
+
+def _content(view: FrameView) -> str:
+    """Return what tells one content of a frame from another."""
+    parts = [f"{record.name}={record.sha256}" for record in view.extensions]
+    return hashlib.sha256("\n".join((str(view.frame), view.primary, *parts)).encode()).hexdigest()[:32]
 
 
 def keep_alone(path: Path, make: Callable[[Path], CubeSummary]) -> CubeSummary:

@@ -16,7 +16,7 @@ from typing import Any
 from astropy.io import fits
 
 from nightglass.builder.cards import HeaderRules, compose_primary
-from nightglass.builder.cubing import ArchiveRules, archive_cube, given_values, write_manifest
+from nightglass.builder.cubing import ArchiveRules, CubeKeeper, archive_cube, given_values, keeping, write_manifest
 from nightglass.builder.darks import FindMasters, subtract_darks
 from nightglass.builder.focusing import measure_extensions
 from nightglass.builder.hooks import Hooks
@@ -40,6 +40,7 @@ from nightglass.builder.stampboard import StampBoard
 from nightglass.builder.stamps import StampStore
 from nightglass.builder.writing import write_frame
 from nightglass.config import BuilderOptions, Camera, Limits, Site
+from nightglass.cubes import CubeSummary
 from nightglass.errors import NightglassError, Retryable, Waiting
 from nightglass.fitsio import write_atomic
 from nightglass.layout import Layout
@@ -58,8 +59,8 @@ class CameraOutputs:
         Those of the configuration: its directories, receivers and functions are the ones that may be used.
     masters : callable, optional
         Finds the masters for ``dark_subtract``.
-    pool : Pool, optional
-        Whose workers make cubes.
+    pool, cubes : Pool, CubeKeeper, optional
+        Whose workers make cubes, and who knows of these.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class CameraOutputs:
         camera: Camera,
         site: Site,
         pool: Pool | None = None,
+        cubes: CubeKeeper | None = None,
         masters: FindMasters | None = None,
         limits: Limits | None = None,
         on_alarm: Callable[[str], None] | None = None,
@@ -79,6 +81,7 @@ class CameraOutputs:
         self._camera = camera
         self._site = site
         self._pool = pool or SerialPool()
+        self._cubes = cubes
         self._masters = masters
         self._limits = limits or Limits()
         self._on_alarm = on_alarm
@@ -295,7 +298,7 @@ class CameraOutputs:
 
     def archive(
         self, exposure: ExposureView, frames: Sequence[FrameView], options: BuilderOptions, order: ArchiveOrder
-    ) -> Path:
+    ) -> CubeSummary:
         """Make the cube, verified, and its manifest; the same again when called again."""
         rules = ArchiveRules.of(options, order)
         out = self._names.cube(exposure, options, order)
@@ -311,9 +314,10 @@ class CameraOutputs:
                 camera=self._camera,
                 pool=self._pool,
                 limits=self._limits,
+                keep=keeping(self._cubes, exposure, frames),
             )
         write_manifest(self._names.manifest(out, exposure), summary, exposure, [view.frame for view in frames])
-        return out
+        return summary
 
     def status(self) -> dict[str, Any]:
         """Return what waits: sends, hooks; and the last focus."""

@@ -82,7 +82,7 @@ class Engine:
             remembered=lambda: self.options.record_threshold,
         )
         self._deliver = deliver
-        self._on_cube = on_cube or (lambda _: None)
+        self._on_cube = on_cube if on_cube is not None else lambda _: None
         self._make_stages(on_frame)
 
     def _make_stages(self, on_frame: Callable[[Path, FrameView], None] | None) -> None:
@@ -224,6 +224,11 @@ class Engine:
             "alarms": self.bulletin.alarms,
             "outputs": self._outputs.status() if self._outputs is not None else {},
         }
+
+    def forget(self, expid: int) -> None:
+        """Let nothing that was set for an exposure hold for the next one of its number."""
+        if self._outputs is not None:
+            self._outputs.rois.forget(expid)
 
     def archive_if_over(self, expid: int) -> None:
         """Archive an exposure that is complete, if that is what the options say."""

@@ -132,6 +132,8 @@ def read_exposure(directory: Path) -> ExposureView:
             directory=directory,
             archive=Path(record["archive"]) if record["archive"] else None,
             asked=_order(record["asked"]) if record["asked"] else None,
+            asked_at=float(record.get("asked_at", 0.0)),
+            opened_at=float(record.get("opened_at", 0.0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(directory / "exposure.json", error) from error

@@ -20,6 +20,7 @@ from nightglass.builder.records import (
     WriteOrder,
 )
 from nightglass.config import BuilderOptions
+from nightglass.cubes import CubeSummary
 
 __all__ = ["HookBoard", "Outputs", "RoiBoard"]
 
@@ -51,6 +52,9 @@ class RoiBoard(Protocol):
 
     def clear(self, expid: int | None = None, frame: int | None = None, extension: str | None = None) -> int:
         """Drop stamps; return how many."""
+
+    def forget(self, expid: int) -> None:
+        """Let regions that were set for an exposure hold no more: another one will have its number."""
 
     def finalize(self, expid: int) -> None:
         """No further stamps come."""
@@ -129,7 +133,7 @@ class Outputs(Protocol):
 
     def archive(
         self, exposure: ExposureView, frames: Sequence[FrameView], options: BuilderOptions, order: ArchiveOrder
-    ) -> Path:
+    ) -> CubeSummary:
         """Make the cube, verified, and its manifest; atomic, and the same again when called again."""
 
     def send_file(

@@ -244,6 +244,8 @@ class ExposureView:
         Its cube.
     asked : ArchiveOrder or None
         What was asked for, and is not done yet.
+    asked_at, opened_at : float
+        When that was asked for last, and when its first frame was opened; seconds since 1970.
     """
 
     expid: int
@@ -255,6 +257,8 @@ class ExposureView:
     directory: Path = Path()
     archive: Path | None = None
     asked: ArchiveOrder | None = None
+    asked_at: float = 0.0
+    opened_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,8 @@ class Builder(Collection):
         again after a restart. Without it nothing is published.
     on_alarm : callable, optional
         Told what a person should know.
+    on_cube : callable, optional
+        Told how each order to archive an exposure fares, and how it ends; the end may come again after a kill.
     """
 
     # what becomes of it

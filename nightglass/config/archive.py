@@ -52,7 +52,7 @@ class Archive(Section):
 
     when: Literal["final", "exposure", "never"] = "final"
     """``final``: all of them before a night is closed; ``exposure``: each as soon as it is finalised, too."""
-    what: Content = Content.RAW
+    what: Literal[Content.RAW, Content.REDUCED] = Content.RAW
     """Raw frames, or the reduced products."""
     compress: Literal["", "rice", "gzip"] = ""
     """Empty: plain cubes, written at the speed of a copy."""

@@ -99,9 +99,16 @@ class Archives:
         with self._store.read() as connection:
             return tuple(as_archive(row) for row in connection.execute(statement).mappings())
 
-    def archive_counts(self, night: Night | None = None, camera: str | None = None) -> dict[ArchiveState, int]:
-        """Return how many archives are in each state."""
-        statement = select(archives.c.state, func.count().label("total")).group_by(archives.c.state)
+    def archive_counts(
+        self, night: Night | None = None, camera: str | None = None, *, built: bool = False
+    ) -> dict[ArchiveState, int]:
+        """Return how many archives of the night are in each state; or how many cubes of its image builders."""
+        of_builders = archives.c.content == Content.BUILT.value
+        statement = (
+            select(archives.c.state, func.count().label("total"))
+            .where(of_builders if built else ~of_builders)
+            .group_by(archives.c.state)
+        )
         if night is not None:
             statement = statement.where(archives.c.night == night.label)
         if camera is not None:

@@ -137,8 +137,11 @@ def _facts(
 
 def _archive(night: Night, camera: Camera, ledger: Ledger) -> str:
     """Return how many exposures are archived, and how many fail to be; empty where nothing is."""
-    counts = ledger.archive_counts(night, camera.name)
-    return ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
+    parts = []
+    for built, what in ((False, ""), (True, " by image builders")):
+        counts = ledger.archive_counts(night, camera.name, built=built)
+        parts += [f"{count} {state.value}{what}" for state, count in counts.items() if count]
+    return ", ".join(parts)
 
 
 def _percentiles(values: Sequence[float]) -> tuple[float, float] | None:

@@ -19,6 +19,7 @@ from nightglass.watch.sources import Place, built_camera, stream_directory
 
 if TYPE_CHECKING:
     from nightglass.builder.accounts import Account
+    from nightglass.builder.cubeaccounts import CubeAccount
     from nightglass.builder.records import ExposureView, FrameView
     from nightglass.builder.service import Builder
     from nightglass.config import BuilderSource, Camera, Observatory
@@ -244,31 +245,27 @@ def open_builder(
     ledger: Ledger | None = None,
     on_frame: Callable[[Path, FrameView], None] | None = None,
     on_alarm: Callable[[str], None] | None = None,
+    on_cube: Callable[[CubeAccount], None] | None = None,
 ) -> Builder:
     """Return the image builder of a section of the observatory file; nothing is started.
 
     Parameters
     ----------
     ledger : Ledger, optional
-        Knows the masters for ``dark_subtract``.
+        Knows the masters for ``dark_subtract``, and is told of cubes, which are written one at a time.
 
     Raises
     ------
     Misconfigured
         If its options do not fit.
     """
+    from nightglass.archive import BuiltCubes
     from nightglass.builder.delivering import CameraOutputs
     from nightglass.builder.presets import options_of
     from nightglass.builder.service import Builder
     from nightglass.layout import Layout
 
     options, layout = options_of(source), Layout(observatory.root)
-
-    def masters(ref: ExposureRef) -> Mapping[Kind, MasterRef]:
-        from nightglass.calibrations.choose import choose_masters
-
-        assert ledger is not None
-        return choose_masters(ref, camera, ledger, night=ref.night)
 
     outputs = CameraOutputs(
         source.name,
@@ -277,7 +274,8 @@ def open_builder(
         camera=camera,
         site=observatory.site,
         pool=pool,
-        masters=masters if ledger is not None else None,
+        cubes=BuiltCubes(source.name, camera.name, ledger=ledger, rules=observatory.archive) if ledger else None,
+        masters=partial(_masters, camera, ledger) if ledger else None,
         limits=observatory.limits,
         on_alarm=on_alarm,
     )
@@ -290,7 +288,14 @@ def open_builder(
         outputs=outputs,
         on_frame=on_frame,
         on_alarm=on_alarm,
+        on_cube=on_cube,
     )
+
+
+def _masters(camera: Camera, ledger: Ledger, ref: ExposureRef) -> Mapping[Kind, MasterRef]:
+    from nightglass.calibrations.choose import choose_masters
+
+    return choose_masters(ref, camera, ledger, night=ref.night)
 
 
 def _camera(source: BuilderSource, cameras: Mapping[str, Camera]) -> Camera:

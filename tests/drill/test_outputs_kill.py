@@ -46,7 +46,7 @@ for expid in itertools.count(first):
         outputs.built(whole, view, options)
         outputs.send(whole, view, options, SendOrder(send_to=("later",)), wait_s=0)
         print("sent", expid, view.frame, flush=True)
-    print("file", outputs.archive(whole, views, options, ArchiveOrder(compress=expid % 2 == 1)), flush=True)
+    print("file", outputs.archive(whole, views, options, ArchiveOrder(compress=expid % 2 == 1)).path, flush=True)
 """
 
 

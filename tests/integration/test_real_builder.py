@@ -91,7 +91,7 @@ def assert_same(made: Path, other: Path) -> None:
 def test_a_spooled_sequence_gives_the_same_cube_as_its_file(sequence: Path, tmp_path: Path, *, compress: bool) -> None:
     outputs = CameraOutputs("guider", OPTIONS, layout=Layout(tmp_path / "root"), camera=guider(), site=Site())
     views = spooled(sequence, tmp_path / "spool")
-    made = outputs.archive(exposure(frames=tuple(range(FRAMES))), views, OPTIONS, ArchiveOrder(compress=compress))
+    made = outputs.archive(exposure(frames=tuple(range(FRAMES))), views, OPTIONS, ArchiveOrder(compress=compress)).path
     assert_same(made, reference(sequence, tmp_path / "file.fits", compress=compress))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from nightglass.builder.cubeaccounts import CubeAccount
 from nightglass.builder.delivering import CameraOutputs
 from nightglass.builder.presets import options_of
 from nightglass.builder.records import FrameView
@@ -30,6 +31,7 @@ def builder(
     outputs: bool = False,
     alarms: list[str] | None = None,
     on_frame: Callable[[Path, FrameView], None] | None = None,
+    on_cube: Callable[[CubeAccount], None] | None = None,
     **settings: Any,
 ) -> Builder:
     """Make a builder, not started; with outputs only where they are wanted, for they cost a second."""
@@ -45,6 +47,7 @@ def builder(
         outputs=made,
         on_frame=on_frame,
         on_alarm=None if alarms is None else alarms.append,
+        on_cube=on_cube,
     )
 
 

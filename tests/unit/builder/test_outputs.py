@@ -107,7 +107,7 @@ def test_a_frame_is_written_and_handed_out(tmp_path: Path, outputs: CameraOutput
 def test_an_archive_is_desis_cube_to_the_letter(tmp_path: Path, outputs: CameraOutputs) -> None:
     views = [built(tmp_path, number) for number in range(3)]
     order = ArchiveOrder(add2primary=("TILEID", "SEEING"), add2metadata=("NOWHERE",), compress=True)
-    path = outputs.archive(exposure(frames=(0, 1, 2)), views, OPTIONS, order)
+    path = outputs.archive(exposure(frames=(0, 1, 2)), views, OPTIONS, order).path
     assert path == tmp_path / "root/generic/20260821/archive/00070965/guide-00070965.fits.fz"
     verified(path)
     with fits.open(path) as hdus:
@@ -136,16 +136,18 @@ def test_an_archive_is_desis_cube_to_the_letter(tmp_path: Path, outputs: CameraO
     assert (manifest["expid"], manifest["frames"]) == (70965, [0, 1, 2])
     assert manifest["cubes"][path.name]["checksum"] == content_id(path)
     before = path.read_bytes()
-    assert outputs.archive(exposure(frames=(0, 1, 2)), views, OPTIONS, order) == path
+    assert outputs.archive(exposure(frames=(0, 1, 2)), views, OPTIONS, order).path == path
     assert path.read_bytes() == before
     assert sorted(item.name for item in path.parent.iterdir()) == [path.name, "manifest_00070965.json"]
 
 
 def test_builders_that_share_a_directory_share_the_manifest(tmp_path: Path, outputs: CameraOutputs) -> None:
     shared = OPTIONS.model_copy(update={"archive_dir": str(tmp_path / "root" / "desi")})
-    guide = outputs.archive(exposure(frames=(0, 1)), [built(tmp_path, 0), built(tmp_path, 1)], shared, ArchiveOrder())
+    guide = outputs.archive(
+        exposure(frames=(0, 1)), [built(tmp_path, 0), built(tmp_path, 1)], shared, ArchiveOrder()
+    ).path
     focus = shared.model_copy(update={"role": "focus", "module": "FOCUS"})
-    other = outputs.archive(exposure(frames=(3,)), [built(tmp_path, 3)], focus, ArchiveOrder())
+    other = outputs.archive(exposure(frames=(3,)), [built(tmp_path, 3)], focus, ArchiveOrder()).path
     assert guide.parent == other.parent
     manifest = json.loads((guide.parent / "manifest_00070965.json").read_text())
     assert {name: cube["frames"] for name, cube in manifest["cubes"].items()} == {guide.name: [0, 1], other.name: [3]}
@@ -159,7 +161,7 @@ def test_an_archive_takes_files_of_frames_that_were_purged_and_values_that_no_fr
     file = outputs.write(exposure(), views[0], OPTIONS, WriteOrder())
     purged = frame([], number=0, files=(file,), purged=True)
     order = ArchiveOrder(add2primary={"SEEING": 1.1, "FLAVOR": None})
-    path = outputs.archive(exposure(frames=(0, 1)), [purged, views[1]], OPTIONS, order)
+    path = outputs.archive(exposure(frames=(0, 1)), [purged, views[1]], OPTIONS, order).path
     with fits.open(path) as hdus:
         assert (hdus[0].header["FRAMES"], hdus[0].header["SEEING"]) == (2, 1.1)
         assert np.array_equal(hdus["GUIDE0"].data[0], noise((60, 80), 0))
@@ -171,7 +173,7 @@ def test_an_archive_takes_files_of_frames_that_were_purged_and_values_that_no_fr
 def test_sources_may_be_missing_or_change_their_shape(tmp_path: Path, outputs: CameraOutputs) -> None:
     views = [built(tmp_path, 0), built(tmp_path, 1, shape=(30, 40)), built(tmp_path, 2)]
     views[2] = frame(views[2].extensions[:1], number=2, missing=("GUIDE2", "GUIDE5"))
-    path = outputs.archive(exposure(frames=(0, 1, 2)), views, OPTIONS, ArchiveOrder())
+    path = outputs.archive(exposure(frames=(0, 1, 2)), views, OPTIONS, ArchiveOrder()).path
     verified(path)
     with fits.open(path) as hdus:
         assert hdus["GUIDE0"].data.shape == (2, 60, 80)
@@ -183,7 +185,7 @@ def test_sources_may_be_missing_or_change_their_shape(tmp_path: Path, outputs: C
 
 def test_an_extension_keeps_its_name_whatever_that_means_elsewhere(tmp_path: Path, outputs: CameraOutputs) -> None:
     records = [extension(tmp_path, name, noise((9, 9))) for name in ("IMAGE", "GUIDER", "GUIDE0", "GUIDE0T")]
-    path = outputs.archive(exposure(), [frame(records)], OPTIONS, ArchiveOrder())
+    path = outputs.archive(exposure(), [frame(records)], OPTIONS, ArchiveOrder()).path
     verified(path)
     with fits.open(path) as hdus:
         names = [hdu.name for hdu in hdus if hdu.is_image][1:]
@@ -198,7 +200,7 @@ def test_tables_that_frames_bring_are_in_the_archive_once(tmp_path: Path, output
     views = [built(tmp_path, number) for number in range(2)]
     table = record_of(tmp_path / "PMGSTARS.fits", "PMGSTARS")
     views[1] = frame((table, *views[1].extensions), number=1)
-    path = outputs.archive(exposure(frames=(0, 1)), views, OPTIONS, ArchiveOrder(compress=True))
+    path = outputs.archive(exposure(frames=(0, 1)), views, OPTIONS, ArchiveOrder(compress=True)).path
     verified(path)
     with fits.open(path) as hdus:
         assert hdus["PMGSTARS"].data["GMAG"].tolist() == [15.5, 16.5]
@@ -217,7 +219,7 @@ def test_archive_keywords_choose_what_goes_where(tmp_path: Path, outputs: Camera
     options = OPTIONS.model_copy(
         update={"archive_primary": ("TILE*",), "archive_secondary": ("GAIN",), "archive_metadata": ("DATE-OBS",)}
     )
-    path = outputs.archive(exposure(), [built(tmp_path)], options, ArchiveOrder(add2metadata=("EXPTIME",)))
+    path = outputs.archive(exposure(), [built(tmp_path)], options, ArchiveOrder(add2metadata=("EXPTIME",))).path
     with fits.open(path) as hdus:
         assert (hdus[0].header["TILEID"], hdus[0].header["FLAVOR"]) == (4403, "science")
         assert "EXPTIME" not in hdus[0].header
