@@ -226,10 +226,9 @@ class FileSensor:
 
     def _notice_deafness(self) -> None:
         """When scans find what events did not tell, scan more often for a while, and listen anew."""
-        unheard, self._tracker.unheard = self._tracker.unheard, 0
-        if not unheard or self._attachment.state is not SensorState.LISTENING:
-            return
         now = time.monotonic()
+        if not self._tracker.take_unheard(now) or self._attachment.state is not SensorState.LISTENING:
+            return
         if now >= self._deaf_until:
             self._report.complain(
                 self._directory,

@@ -72,11 +72,8 @@ class Tracker:
         A file that appeared without being written under our eyes must keep its fingerprint for this long.
     patience_s : float
         The same for a file that was seen being written and whose close event is expected, and for an empty one.
-
-    Attributes
-    ----------
-    unheard : int
-        How many files came to rest of which scans alone told.
+    late_s : float
+        How long after a file of which a scan told came to rest its event may still come.
 
     Notes
     -----
@@ -84,14 +81,15 @@ class Tracker:
     the disk is to be dropped with `forget` and `forget_directory`, so that the memory is bounded by what is there.
     """
 
-    def __init__(self, *, settle_s: float, patience_s: float, grace_s: float) -> None:
+    def __init__(self, *, settle_s: float, patience_s: float, grace_s: float, late_s: float = 2.0) -> None:
         self._settle_s = settle_s
         self._patience_s = max(patience_s, settle_s)
         self._grace_s = min(grace_s, settle_s)
+        self._late_s = late_s
         self._known: dict[str, dict[str, int]] = {}
         self._restless: dict[str, _Restless] = {}
         self._agenda: list[tuple[float, int, str]] = []  # due, time of modification, path
-        self.unheard = 0
+        self._unheard: dict[str, float] = {}  # path, when it came to rest; in this order
 
     @property
     def known(self) -> int:
@@ -115,6 +113,7 @@ class Tracker:
 
     def appeared(self, path: str, fingerprint: Fingerprint, now: float) -> None:
         """Note a file that an event told of; nothing happens if it was sighted in this state."""
+        self._unheard.pop(path, None)
         self._see(path, fingerprint, now)
         if path in self._restless:
             self._restless[path].unheard = False
@@ -128,6 +127,7 @@ class Tracker:
 
     def written(self, path: str, now: float) -> None:
         """Note that somebody writes to a file: its close event is the moment to look, unless it never comes."""
+        self._unheard.pop(path, None)
         self._wait(path, None, now + self._patience_s)
         self._restless[path].closed = self._restless[path].unheard = False
 
@@ -154,11 +154,21 @@ class Tracker:
             return False
         self._restless.pop(path, None)
         is_new = self.is_new(path, fingerprint)
-        self.unheard += is_new and waiting is not None and waiting.unheard
+        if is_new and waiting is not None and waiting.unheard:
+            self._unheard.setdefault(path, now)
         return is_new
+
+    def take_unheard(self, now: float) -> int:
+        """Return how many files came to rest of which scans alone told, and no event since; each is counted once."""
+        count = 0
+        while self._unheard and now - next(iter(self._unheard.values())) >= self._late_s:
+            del self._unheard[next(iter(self._unheard))]
+            count += 1
+        return count
 
     def closed(self, path: str, fingerprint: Fingerprint, now: float) -> None:
         """Note a file whose writer is done, by close or rename: it is due after the grace."""
+        self._unheard.pop(path, None)
         if not self.is_new(path, fingerprint):
             self._restless.pop(path, None)
             return
@@ -175,6 +185,7 @@ class Tracker:
         """Drop a file."""
         directory, name = os.path.split(path)
         self._restless.pop(path, None)
+        self._unheard.pop(path, None)
         self._known.get(directory, {}).pop(name, None)
 
     def forget_directory(self, path: str) -> None:
@@ -184,6 +195,8 @@ class Tracker:
             del self._known[key]
         for key in [key for key in self._restless if key.startswith(below)]:
             del self._restless[key]
+        for key in [key for key in self._unheard if key.startswith(below)]:
+            del self._unheard[key]
 
     def unlisted(self, directory: str, names: Collection[str]) -> list[str]:
         """Return the sighted files of a directory that are not among the names found there; they may be new or gone."""

@@ -26,7 +26,7 @@ from nightglass.simulate import NightPlan, hostile, write_night
 pytestmark = pytest.mark.slow
 
 WHOLE = hostile.multi_extension()
-TIMEOUT_S = 4.0
+TIMEOUT_S = 2.0
 PATIENCE_S = 120.0
 
 
@@ -150,8 +150,7 @@ def test_every_hostile_writer_at_once(arrivals: Arrivals) -> None:
     for sighting, inspection in arrivals.complete:
         assert (sighting.size, inspection.size) == (sighting.path.stat().st_size,) * 2
         assert inspection.content_id == content_id(sighting.path)
-    # an event may come after the scan that finds its file
-    assert not [alarm for alarm in arrivals.alarms if "without an event" not in alarm]
+    assert not arrivals.alarms
 
 
 def test_slow_files_hold_up_no_good_one(arrivals: Arrivals) -> None:
@@ -168,7 +167,9 @@ def test_slow_files_hold_up_no_good_one(arrivals: Arrivals) -> None:
         latencies.append(arrivals.times[path.name] - closed_at)
 
     write_night(raw, plan, seed=1, pace_s=0.1, progress=note)
-    assert max(latencies) < 30.0, "one after the other, the slow ones take minutes"
+    longest = 3.0 if arrivals.sensor.status.state == "polling" else 0.5
+    assert sorted(latencies)[3] < longest
+    assert max(latencies) < 2 * longest
     arrivals.until_quiet(outcomes=200 + len(latencies))
     assert len(arrivals.failed) == 200
 

@@ -18,7 +18,7 @@ def test_a_link_to_a_directory_can_be_watched(watch: Watch, tmp_path: Path) -> N
     watched = watch(tmp_path / "link")
     watched.rest()
     (tmp_path / "real" / "a.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["a.fits"])
+    watched.until(lambda: watched.names == ["a.fits"], seconds=1.0)
 
 
 def test_a_directory_that_is_lost_is_told_and_found_again(watch: Watch, raw: Path) -> None:
@@ -54,7 +54,7 @@ def test_another_directory_in_its_place_is_watched(watch: Watch, raw: Path) -> N
     watched.until(lambda: watched.names == ["a.fits"])
     assert watched.alarms
     (raw / "b.fits").write_bytes(CONTENT)
-    watched.until(lambda: len(watched.names) == 2)
+    watched.until(lambda: len(watched.names) == 2, seconds=1.0)
 
 
 def test_the_log_names_a_lost_directory(watch: Watch, raw: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,14 +18,16 @@ from nightglass.sensors.events import Change, Happening, Inbox, Listener
 from nightglass.simulate import hostile
 from tests.unit.sensors.watched import CONTENT, PATIENCE_S, Watch, Watched
 
-UNHEARD = "without an event"
 
-
-def test_a_closed_file_is_sighted_at_once_with_its_data(watch: Watch, raw: Path) -> None:
+def test_a_closed_file_is_sighted_within_50_ms_with_its_data(watch: Watch, raw: Path) -> None:
     watched = watch(settle_s=600.0)
+    latencies = []
     for number in range(10):
         (raw / f"{number}.fits").write_bytes(CONTENT)
+        closed_at = time.monotonic()
         watched.until(lambda number=number: len(watched.sightings) > number)
+        latencies.append(watched.times[-1] - closed_at)
+    assert sorted(latencies)[5] < 0.05
     status = (raw / "9.fits").stat()
     last = watched.sightings[-1]
     assert (last.path, last.size, last.mtime_ns, last.inode) == (
@@ -94,7 +96,7 @@ def test_what_is_no_exposure_is_passed_over(watch: Watch, raw: Path, tmp_path: P
     time.sleep(0.8)
     watched.rest()
     assert watched.names == ["directory.fits/inside.fits"]
-    assert not [alarm for alarm in watched.alarms if UNHEARD not in alarm]
+    assert not watched.alarms
 
 
 @pytest.mark.parametrize("make", [hostile.new_nested_directory, hostile.move_directory_from_outside])
@@ -104,10 +106,10 @@ def test_files_in_directories_that_are_new_are_found_and_later_ones_at_once(
     watched = watch()
     watched.rest()
     inside = make(raw / "a.fits", CONTENT)
-    watched.until(lambda: str(inside.relative_to(raw)) in watched.names)
+    watched.until(lambda: str(inside.relative_to(raw)) in watched.names, seconds=2.0)
     watched.rest()
     inside.with_name("later.fits").write_bytes(CONTENT)
-    watched.until(lambda: len(watched.names) == 2)
+    watched.until(lambda: len(watched.names) == 2, seconds=1.0)
     assert watched.sightings[-1].path == inside.with_name("later.fits")
 
 
@@ -152,13 +154,15 @@ def test_the_rescan_finds_what_events_missed_and_has_them_come_again(watch: Watc
     deaf._observer.unschedule_all()  # as on a network file system, or after the kernel's queue overflowed
     deaf.__class__ = _SeemsAlive
     (raw / "missed.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["missed.fits"])
-    watched.until(lambda: bool(watched.alarms))
+    watched.until(lambda: watched.names == ["missed.fits"], seconds=4.0)
+    watched.until(lambda: bool(watched.alarms), seconds=8.0)
     assert "polling = true" in watched.alarms[0]
     watched.until(lambda: watched.sensor._attachment._listener not in (None, deaf))
     watched.sensor._tracker._settle_s = 600.0  # for what scans find: the next one has to be heard of
     (raw / "heard.fits").write_bytes(CONTENT)
-    watched.until(lambda: len(watched.names) == 2)
+    closed_at = time.monotonic()
+    watched.until(lambda: len(watched.names) == 2, seconds=2.0)
+    assert watched.times[-1] - closed_at < 0.15
     assert len(watched.alarms) == 1
 
 
@@ -184,16 +188,16 @@ def test_permissions_and_times_that_change_are_noticed(watch: Watch, raw: Path) 
     (raw / "a.fits").write_bytes(CONTENT)
     watched.until(lambda: len(watched.names) == 1)
     (raw / "a.fits").chmod(0o600)
-    watched.until(lambda: len(watched.names) == 2)
+    watched.until(lambda: len(watched.names) == 2, seconds=2.0)
     os.utime(raw / "a.fits", (1e9, 1e9))
-    watched.until(lambda: len(watched.names) == 3)
+    watched.until(lambda: len(watched.names) == 3, seconds=2.0)
     assert watched.sightings[-1].mtime_ns == 10**18
 
 
 def test_a_burst_of_thousands_is_sighted_to_the_last(watch: Watch, raw: Path) -> None:
     watched = watch()
     paths = hostile.burst(raw, count=3000)
-    watched.until(lambda: len(watched.sightings) >= len(paths))
+    watched.until(lambda: len(watched.sightings) >= len(paths), seconds=20.0)
     watched.rest()
     assert sorted(item.path for item in watched.sightings) == paths
 
@@ -205,21 +209,18 @@ def test_what_nobody_took_is_offered_again(watch: Watch, raw: Path, caplog: pyte
     (raw / "a.fits").write_bytes(CONTENT)
     (raw / "b.fits").write_bytes(CONTENT)
     watched.until(lambda: sorted(watched.names) == ["a.fits", "b.fits"])
-    assert any("the ledger is locked" in alarm for alarm in watched.alarms)
+    assert "the ledger is locked" in watched.alarms[0]
 
 
 def test_a_name_that_is_not_utf8_is_told_once(watch: Watch, raw: Path) -> None:
     watched = watch(rescan_s=0.2)
     (Path(os.fsdecode(os.fsencode(raw) + b"/bad-\xff.fits"))).write_bytes(CONTENT)
-
-    def told() -> list[str]:
-        return [alarm for alarm in watched.alarms if "rename" in alarm]
-
-    watched.until(lambda: bool(told()))
+    watched.until(lambda: bool(watched.alarms))
     time.sleep(0.6)
     watched.rest()
     assert watched.names == []
-    assert len(told()) == 1
+    assert len(watched.alarms) == 1
+    assert "rename" in watched.alarms[0]
 
 
 def test_what_is_gone_leaves_the_memory(watch: Watch, raw: Path) -> None:
@@ -250,7 +251,7 @@ def test_without_more_inotify_instances_it_polls(watch: Watch, raw: Path) -> Non
     assert watched.sensor.status.state is SensorState.POLLING
     assert "max_user_watches" in watched.sensor.status.trouble
     (raw / "a.fits").write_bytes(CONTENT)
-    watched.until(lambda: watched.names == ["a.fits"])
+    watched.until(lambda: watched.names == ["a.fits"], seconds=5.0)
 
 
 def test_neither_threads_nor_descriptors_leak(watch: Watch, raw: Path) -> None:
@@ -260,7 +261,11 @@ def test_neither_threads_nor_descriptors_leak(watch: Watch, raw: Path) -> None:
     warm = watch()
     warm.sensor.stop()
     warm.sensor.join(PATIENCE_S)
-    before = resources()
+    before, since = resources(), time.monotonic()
+    while time.monotonic() - since < 0.5:  # something of an earlier test may just be ending
+        now, time_s = resources(), time.monotonic()
+        before, since = (before, since) if now == before else (now, time_s)
+        time.sleep(0.02)
     for number in range(4):
         watched = watch()
         (raw / "a.fits").write_bytes(CONTENT)
@@ -272,8 +277,7 @@ def test_neither_threads_nor_descriptors_leak(watch: Watch, raw: Path) -> None:
         watched.sensor.stop()
         watched.sensor.join(PATIENCE_S)
         assert watched.sensor.status.state is SensorState.IDLE
-    # less, when something of an earlier test ended meanwhile
-    assert all(now <= then for now, then in zip(resources(), before, strict=True))
+    assert resources() == before
 
 
 def test_a_sensor_stops_before_it_was_started_and_starts_only_once(raw: Path) -> None:

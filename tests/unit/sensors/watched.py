@@ -27,6 +27,7 @@ class Watched:
         options = {"settle_s": 0.15, "rescan_s": 0.2 if settings.get("polling") else _NEVER_S} | settings
         self.directory = directory
         self.sightings: list[Sighting] = []
+        self.times: list[float] = []
         self.alarms: list[str] = []
         self.refuse: set[str] = set()
         self._sentinels: set[str] = set()
@@ -42,6 +43,7 @@ class Watched:
             self._sentinels.add(sighting.path.name)
             return
         self.sightings.append(sighting)
+        self.times.append(time.monotonic())
 
     @property
     def names(self) -> list[str]:
