@@ -6,6 +6,7 @@ what was not told yet survive a restart.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -17,7 +18,8 @@ from typing import Any, Final
 
 import httpx
 
-from nightglass.builder.lanes import Delivered, Lane, Patience
+from nightglass.builder.lanes import Delivered, Lane, Patience, find_idle
+from nightglass.builder.posting import post
 from nightglass.builder.records import HookStage
 from nightglass.builder.refusals import Unknown
 from nightglass.builder.targets import Target, find_target, kept_target
@@ -25,14 +27,14 @@ from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.fitsio import write_atomic
 from nightglass.model import content_key, sanitize
 
-__all__ = ["Hooks", "Subscription", "check_response"]
+__all__ = ["Hooks", "Subscription"]
 
 _log = logging.getLogger(__name__)
 
-_AGAIN: Final = frozenset({408, 425, 429})
-"""Answers after which a request may be repeated, beside those of 500 and more."""
 _MAX_ARGS: Final = 65_536
 """Characters of the arguments of a subscription, as JSON."""
+_MOST: Final = 256
+"""Subscribers of a builder, and others that are told at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,8 @@ class Hooks:
         ------
         Misconfigured
             If there is no such stage or target, or the arguments are no JSON.
+        Rejected
+            If there are too many subscribers already.
         """
         found = find_target(target, known=self._known, allowed=self._allowed)
         subscription = Subscription(
@@ -141,6 +145,9 @@ class Hooks:
             source=found.source,
         )
         with self._lock:
+            if len(self._subscriptions) >= _MOST:
+                message = f"there are {_MOST} subscribers already"
+                raise Rejected(message, remedy="take those away that nobody needs")
             self._subscriptions[subscription.subscription_id] = subscription
             self._targets[subscription.subscription_id] = found
             self._save()
@@ -194,9 +201,9 @@ class Hooks:
         news = {"expid": expid, "frame": frame, **data}
         with self._lock:
             wanted = [item for item in self.subscriptions(stage) if item.enabled]
-            lanes = [self._lane(item.subscription_id) for item in wanted]
-        for item, lane in zip(wanted, lanes, strict=True):
-            self._put(lane, {**news, "stage": stage.value, "builder": self._name, "args": list(item.args)})
+        for item in wanted:
+            told = {**news, "stage": stage.value, "builder": self._name, "args": list(item.args)}
+            self._put(item.subscription_id, told)
 
     def tell(self, stage: HookStage | str, target: str, args: Sequence[Any], news: Mapping[str, Any]) -> None:
         """Tell somebody once, as ``cb_function`` and ``cb_args`` of an exposure ask for.
@@ -205,15 +212,17 @@ class Hooks:
         ------
         Misconfigured
             As `subscribe`.
+        Retryable
+            If too many are waited for.
         """
         found = find_target(target, known=self._known, allowed=self._allowed)
         key = f"once-{content_key(found.source)}"
-        with self._lock:
-            self._targets[key] = found
-            lane = self._lane(key)
         checked = list(_checked_args(args))
         item = {**news, "stage": _stage(stage).value, "builder": self._name, "args": checked, "source": found.source}
-        self._put(lane, item)
+        with self._lock:
+            self._make_room(key)
+            self._targets[key] = found
+            self._put(key, item)
 
     def start(self) -> None:
         """Begin to tell, with what was left over from before."""
@@ -239,11 +248,31 @@ class Hooks:
             lanes = list(self._lanes.values())
         return all(lane.wait_idle(timeout_s) for lane in lanes)
 
-    def _put(self, lane: Lane, item: Mapping[str, Any]) -> None:
+    def _put(self, key: str, item: Mapping[str, Any]) -> None:
+        with self._lock:
+            if key not in self._targets:  # taken away just now
+                return
+            lane = self._lane(key)
+            lane.hold()
         try:
             lane.put(item)
         except Retryable as error:  # a full disk must not stop the pipeline
             self._alarm(f"{lane.name} is not told: {error}")
+        finally:
+            lane.let_go()
+
+    def _make_room(self, key: str) -> None:
+        """Forget those who were told once, and have nothing left to be told."""
+        if key in self._lanes:
+            return
+        once = {name: lane for name, lane in self._lanes.items() if name.startswith("once-")}
+        for gone in find_idle(once, _MOST):
+            self._lanes.pop(gone)
+            self._targets.pop(gone, None)
+            self._told.pop(gone, None)
+            self._errors.pop(gone, None)
+            with contextlib.suppress(OSError):
+                (self._queues / gone).rmdir()
 
     def _outcome(self, key: str) -> dict[str, Any]:
         lane = self._lanes.get(key)
@@ -284,12 +313,7 @@ class Hooks:
         if target.function is not None:
             target.function({name: value for name, value in news.items() if name != "args"}, *args)
             return
-        try:
-            response = self._client.post(target.url, json=news)
-        except httpx.HTTPError as error:
-            message = f"{target.name} cannot be reached: {type(error).__name__}: {error}"
-            raise Retryable(message) from error
-        check_response(target.name, response)
+        post(self._client, target.name, target.url, json=news)
 
     def _ended(self, key: str, ended: Delivered) -> None:
         with self._lock:
@@ -331,24 +355,6 @@ class Hooks:
                 self._subscriptions[item.subscription_id] = item
             except (KeyError, ValueError, TypeError, Misconfigured) as error:
                 _log.warning("a hook of %s is left out: %s", self._file, error)
-
-
-def check_response(name: str, response: httpx.Response) -> None:
-    """Take an answer for what it says.
-
-    Raises
-    ------
-    Retryable
-        If the other side is busy or broken.
-    Rejected
-        If it does not want this.
-    """
-    if response.is_success:
-        return
-    message = f"{name} answered {response.status_code} {response.reason_phrase}: {response.text[:200]!r}"
-    if response.status_code >= 500 or response.status_code in _AGAIN:
-        raise Retryable(message)
-    raise Rejected(message, remedy="correct the receiver or its address, then send it again")
 
 
 def _stage(stage: HookStage | str) -> HookStage:

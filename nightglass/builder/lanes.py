@@ -19,13 +19,15 @@ from typing import Any, Final
 
 from nightglass.errors import Misconfigured, NightglassError, Rejected, Retryable
 
-__all__ = ["Delivered", "Lane", "Patience"]
+__all__ = ["Delivered", "Lane", "Patience", "find_idle"]
 
 _log = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 1000
 """Ends of deliveries that somebody may still ask for."""
 _JITTER: Final = 0.2
+_FEW: Final = 32
+"""Lanes that are kept although nothing waits in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +42,15 @@ class Patience:
         Wait after the first failure, doubled for each further one up to the longest.
     limit : int
         Items that wait in one lane; beyond that the oldest is given up.
+    idle_s : float
+        A thread with nothing to deliver ends after so long; the next item begins another.
     """
 
     attempts: int = 8
     first_s: float = 0.5
     longest_s: float = 60.0
     limit: int = 10_000
+    idle_s: float = 30.0
 
     def wait_s(self, attempts: int) -> float:
         """Return how long to wait after so many failures, a little different each time."""
@@ -101,8 +106,8 @@ class Lane:
         self._changed = threading.Condition()
         self._ended: OrderedDict[int, Delivered] = OrderedDict()
         self._thread: threading.Thread | None = None
-        self._closing = False
-        self._busy = 0
+        self._closing = self._begun = False
+        self._busy = self._held = 0
         found = sorted(int(path.stem) for path in directory.glob("*.json") if path.stem.isdecimal())
         self._waiting: OrderedDict[int, None] = OrderedDict.fromkeys(found)
         self._next = found[-1] + 1 if found else 1
@@ -133,6 +138,7 @@ class Lane:
             self._waiting[number] = None
             dropped = self._too_many()
             self._changed.notify_all()
+            self._run_if_needed()
         for old in dropped:
             self._end(old, 0, f"{self._patience.limit} newer ones wait for {self._name}")
         return number
@@ -146,11 +152,26 @@ class Lane:
         return number is not None
 
     def start(self) -> None:
-        """Begin to deliver, in a thread; twice is once."""
+        """Begin to deliver, in a thread while there is something to deliver; twice is once."""
         with self._changed:
-            if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._run, name=f"lane-{self._name}"[:40], daemon=True)
-                self._thread.start()
+            self._begun = True
+            self._run_if_needed()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nobody is about to put something in."""
+        with self._changed:
+            return not (self._waiting or self._held)
+
+    def hold(self) -> None:
+        """Say that something will be put in, until `let_go`."""
+        with self._changed:
+            self._held += 1
+
+    def let_go(self) -> None:
+        """Say that it is in, or does not come."""
+        with self._changed:
+            self._held -= 1
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop; what was not delivered stays on disk."""
@@ -176,11 +197,17 @@ class Lane:
         spare = [number for number in self._waiting if number != self._busy]
         return spare[: max(len(self._waiting) - self._patience.limit, 0)]
 
+    def _run_if_needed(self) -> None:
+        if self._begun and self._waiting and self._thread is None and not self._closing:
+            self._thread = threading.Thread(target=self._run, name=f"lane-{self._name}"[:40], daemon=True)
+            self._thread.start()
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or bool(self._waiting))
-                if self._closing:
+                self._changed.wait_for(lambda: self._closing or bool(self._waiting), self._patience.idle_s)
+                if self._closing or not self._waiting:
+                    self._thread = None
                     return
                 number = self._busy = next(iter(self._waiting))
             self._attend(number)
@@ -262,6 +289,23 @@ class Lane:
         except OSError as error:
             message = f"{path} cannot be written: {error.strerror or error}"
             raise Retryable(message, remedy="make room on the disk, and check the rights of the directory") from error
+
+
+def find_idle(lanes: Mapping[str, Lane], most: int) -> list[str]:
+    """Return the lanes that may be forgotten, where there are more than a few.
+
+    Raises
+    ------
+    Retryable
+        If as many as may be are still needed.
+    """
+    if len(lanes) < _FEW:
+        return []
+    gone = [name for name, lane in lanes.items() if lane.is_idle]
+    if len(lanes) - len(gone) >= most:
+        message = f"{most} receivers are waited for already"
+        raise Retryable(message, remedy="see which of them are away, and take them out of send_to")
+    return gone
 
 
 def _told(error: Exception) -> str:

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import httpx
 
-from nightglass.builder.hooks import check_response
-from nightglass.builder.lanes import Delivered, Lane, Patience
+from nightglass.builder.lanes import Delivered, Lane, Patience, find_idle
+from nightglass.builder.posting import post
 from nightglass.builder.records import SendReport
 from nightglass.builder.targets import Target, find_target, kept_target
 from nightglass.errors import Misconfigured, Rejected, Retryable
@@ -29,6 +29,8 @@ __all__ = ["Dispatcher", "Queued", "Ticket", "sanitize_name"]
 
 _PIECE: Final = 1 << 20
 _MAX_HEADER: Final = 512
+_MOST: Final = 256
+"""Receivers for whom something may wait at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,14 +203,17 @@ class Dispatcher:
         target = self.check(ticket.receiver)
         with self._lock:
             lane = self._lane(ticket.receiver)
-        kept = self._place(ticket.receiver) / f"{secrets.token_hex(8)}.fits"
+            lane.hold()
         try:
+            kept = self._place(ticket.receiver) / f"{secrets.token_hex(8)}.fits"
             _link(path, kept)
+            item = {**asdict(ticket), "name": ticket.name or path.name, "source": target.source, "file": str(kept)}
+            return lane, lane.put(item)
         except OSError as error:
             message = f"{kept} cannot be written: {error.strerror or error}"
             raise Retryable(message, remedy="make room on the disk") from error
-        item = {**asdict(ticket), "name": ticket.name or path.name, "source": target.source, "file": str(kept)}
-        return lane, lane.put(item)
+        finally:
+            lane.let_go()
 
     def _place(self, receiver: str) -> Path:
         return self._directory / f"{sanitize(receiver)[:40]}-{content_key(receiver)[:8]}"
@@ -227,6 +232,7 @@ class Dispatcher:
     def _lane(self, receiver: str) -> Lane:
         lane = self._lanes.get(receiver)
         if lane is None:
+            self._make_room()
             directory = self._place(receiver)
             try:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -242,6 +248,16 @@ class Dispatcher:
         if self._started:
             lane.start()
         return lane
+
+    def _make_room(self) -> None:
+        """Forget receivers for whom nothing waits: addresses may be others for each exposure."""
+        for gone in find_idle(self._lanes, _MOST):
+            del self._lanes[gone]
+            with contextlib.suppress(OSError):
+                (self._place(gone) / "receiver").unlink(missing_ok=True)
+                self._place(gone).rmdir()
+        if len(self._targets) > _MOST:
+            self._targets.clear()
 
     def _deliver(self, item: Mapping[str, Any]) -> None:
         ticket = Ticket(**item)
@@ -267,14 +283,15 @@ class Dispatcher:
             for name, value in _about(ticket).items():
                 if value is not None:
                     headers[f"X-Nightglass-{name.title()}"] = str(value)[:_MAX_HEADER]
-            response = self._client.post(_address(target.url, ticket.command), content=_pieces(path), headers=headers)
+            post(
+                self._client, target.name, _address(target.url, ticket.command), content=_pieces(path), headers=headers
+            )
         except FileNotFoundError as error:
             message = f"{path} is gone: {error}"
             raise Rejected(message, remedy="send it again") from error
-        except (httpx.HTTPError, OSError) as error:
-            message = f"{target.name} cannot be reached: {type(error).__name__}: {error}"
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror or error}"
             raise Retryable(message) from error
-        check_response(target.name, response)
 
     def _ended(self, ended: Delivered) -> None:
         if not ended.item:
