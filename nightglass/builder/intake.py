@@ -28,7 +28,9 @@ from nightglass.builder.records import (
 from nightglass.builder.refusals import Complete, Unknown, Unsaved
 from nightglass.builder.spool import Body
 from nightglass.builder.structure import assigned, check_numbers, closed, extension_name, with_primary
+from nightglass.builder.turning import make_way
 from nightglass.errors import Rejected
+from nightglass.model import Night
 from nightglass.nights import night_of
 
 __all__ = ["Assignment", "Intake"]
@@ -65,10 +67,12 @@ class Intake:
         effective(options, instructions)
         text = header_text(said.header or {})
         expected = [extension_name(name) for name in self._expected(said)]
+        now = time.time()
+        night = night_of(datetime.fromtimestamp(now, UTC), engine.site)
+        self._make_way(expid, night)
         known = engine.holdings.find_exposure(expid)
         exptime_s = instructions.exptime_s or (known.instructions.exptime_s if known is not None else None)
         deadline = engine.deadline(said.timeout_s, exptime_s)
-        now = time.time()
 
         def transition(view: FrameView) -> FrameView:
             view = replace(view, primary=merged_text(view.primary, text)) if text else view
@@ -76,7 +80,7 @@ class Intake:
                 view, expected, primary_name=options.primary, deadline=deadline, instructions=instructions, now=now
             )
 
-        opening = Opening(night_of(datetime.fromtimestamp(now, UTC), engine.site), deadline, instructions)
+        opening = Opening(night, deadline, instructions)
         view = engine.holdings.change(expid, frame, transition, opening=opening)
         engine.bulletin.frame("assigned", view, expected=view.expected)
         if view.state is FrameState.OPEN:
@@ -123,9 +127,12 @@ class Intake:
             effective(engine.options, said)
             opening = self._opening(said)
             if name in ("PRIMARY", engine.options.primary):
+                self._make_way(expid, None if opening is None else opening.night)
                 return self._accept_primary(expid, frame, body, cards, opening, clobber=clobber)
             delivery = Delivery(name, body, cards, source, clobber, said)
             primary_name = engine.options.primary
+            if not self._belongs(expid, frame, delivery):
+                self._make_way(expid, None if opening is None else opening.night)
             return engine.holdings.land(expid, frame, delivery, primary_name=primary_name, opening=opening)
         finally:
             if body is not None:
@@ -179,6 +186,23 @@ class Intake:
         engine.bulletin.events.add("exposure", what="complete", expid=expid, frames=exposure.frames, details=details)
         engine.archive_if_over(expid)
         return engine.holdings.exposure(expid)
+
+    def _make_way(self, expid: int, night: Night | None) -> None:
+        """Let a number that comes again on another observing day mean another exposure, where frames may be opened."""
+        engine = self._engine
+        if night is not None and (former := make_way(engine.holdings, expid, night, time.time())) is not None:
+            engine.forget(expid)
+            engine.bulletin.events.add("exposure", what="made_way", expid=expid, night=former.night.label)
+
+    def _belongs(self, expid: int, frame: int, delivery: Delivery) -> bool:
+        """Tell whether a frame that is there waits for an extension, or has it already."""
+        view = self._engine.holdings.find(expid, frame)
+        if view is None:
+            return False
+        known = content_sum(delivery.body, delivery.cards)
+        return bool({delivery.name, delivery.source} & set(view.missing)) or any(
+            (item.name, item.sha256) == (delivery.name, known) for item in view.extensions
+        )
 
     def _expected(self, said: Assignment) -> tuple[str, ...]:
         if said.sources is None and said.extensions is None:

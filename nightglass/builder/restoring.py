@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from nightglass.builder.caretaking import refuse_unsaved
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.journal import read_exposure, read_frame, write_frame
 from nightglass.builder.landing import describe
@@ -39,12 +40,25 @@ def restore(spool: Spool, holdings: Holdings) -> list[str]:
         except NightglassError as error:
             remarks.append(f"{directory} is left alone: {error}")
             continue
+        former = holdings.find_exposure(exposure.expid)  # of an earlier night: killed while it made way
+        if former is not None and not _may_go(holdings, former, remarks):
+            continue
         holdings.adopt(exposure, frames)
     for directory in sorted({path.parent for view in holdings.frames() for path in _written(view)}):
         sweep(directory)
     for remark in remarks:
         _log.warning("%s", remark)
     return remarks
+
+
+def _may_go(holdings: Holdings, former: ExposureView, remarks: list[str]) -> bool:
+    """Forget an exposure of an earlier night that has the same number; what is not saved stays, and is told."""
+    try:
+        holdings.drop_exposure(former.expid, check=refuse_unsaved)
+    except NightglassError as error:
+        remarks.append(f"{former.directory} is kept, and the later exposure of that number is not read: {error}")
+        return False
+    return True
 
 
 def _written(view: FrameView) -> tuple[Path, ...]:

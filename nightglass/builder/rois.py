@@ -150,6 +150,12 @@ class RoiTable:
             own = self._rois.get(str(expid))
             return self._rois.get("", ()) if own is None else own
 
+    def forget(self, expid: int) -> None:
+        """Let an exposure have the regions of all that bring none."""
+        with self._lock:
+            if self._rois.pop(str(expid), None) is not None:
+                self._save()
+
     def _save(self) -> None:
         record = {key: [asdict(roi) for roi in rois] for key, rois in self._rois.items()}
         with write_atomic(self._path) as part:

@@ -63,9 +63,13 @@ class StampBoard:
         """Drop stamps; returns how many files."""
         return self._store.clear(expid, frame, extension)
 
+    def forget(self, expid: int) -> None:
+        """Let regions that were set for an exposure hold no more: another one will have its number."""
+        self._store.table.forget(expid)
+
     def finalize(self, expid: int) -> None:
         """No further stamps come."""
-        self._store.mark(expid, archived=False)
+        self._store.note_complete(expid)
 
     def archive(self, exposure: ExposureView, options: BuilderOptions, order: RoiOrder) -> Path:
         """Write the cube of stamps, ``GUIDE5_0`` and ``GUIDE5_0T`` and so on, verified.
@@ -90,7 +94,7 @@ class StampBoard:
             pool=self._pool,
             limits=self._limits,
         )
-        self._store.mark(exposure.expid, archived=True)
+        self._store.note_archived(exposure)
         return out
 
     def send(self, exposure: ExposureView, options: BuilderOptions, order: RoiOrder) -> tuple[SendReport, ...]:

@@ -127,10 +127,14 @@ class StampStore:
                 shutil.rmtree(directory, ignore_errors=True)
         return count
 
-    def mark(self, expid: int, *, archived: bool) -> None:
-        """Note that an exposure is complete, or archived."""
+    def note_complete(self, expid: int) -> None:
+        """Note that no further stamps of an exposure come."""
         for directory in self.root.glob(f"*/stamps/{expid:08d}"):
-            (directory / (_ARCHIVED if archived else _COMPLETE)).touch()
+            (directory / _COMPLETE).touch()
+
+    def note_archived(self, exposure: ExposureView) -> None:
+        """Note that the stamps of an exposure are in their cube; one of that number in another night is another one."""
+        (self.directory(exposure) / _ARCHIVED).touch()
 
     def assemble(
         self, exposure: ExposureView, frame: int, order: RoiOrder, path: Path, *, replace: Sequence[Path] = ()

@@ -93,7 +93,7 @@ def test_late_extensions_make_revisions_of_a_partial_frame(tmp_path: Path) -> No
     made.assign(1, 0, extensions=["A", "B", "C"], timeout_s=0.5)
     made.accept(1, 0, "A", image(1))
     time.sleep(0.51)
-    made._engine._expire(1, 0)
+    made._engine._expire(1, 0, made.frame(1, 0).deadline)
     view = made.frame(1, 0)
     assert (view.state, view.missing, view.revision) == (FrameState.PARTIAL, ("B", "C"), 1)
     made.accept(1, 0, "C", image(3))
