@@ -121,15 +121,20 @@ class Finisher:
         self._mark(view, "plotted")
         return paths
 
-    def picture_now(self, expid: int, frame: int, wanted: str, path: Path) -> Path:
-        """Draw the extensions of a frame that are wanted side by side, under a path."""
+    def picture_now(self, expid: int, frame: int, wanted: str | None, path: Path) -> Path:
+        """Draw the extensions of a frame that are wanted (None: as options say) side by side, under a path."""
         with self._whole(expid, frame) as (exposure, view):
+            options = self._settings(view)
+            if wanted is None:
+                wanted = options.plot_show_ext if options.plot_show else "ALL"
             if not (drawn := chosen(view.extensions, wanted)):
                 message = f"frame {expid}/{frame} has no image {wanted!r}"
                 raise Unknown(message, remedy=f"it has {', '.join(item.name for item in view.extensions)}")
-            title = f"{self._settings(view).role} {expid:08d} frame {frame}".strip()
+            title = f"{options.role} {expid:08d} frame {frame}".strip()
             state = "PARTIAL" if view.missing else ""
-            return draw(path, drawn, PlotRules(), title=title, subtitle=f"{exposure.night}   {state}".rstrip())
+            return draw(
+                path, drawn, PlotRules.of(options, {}), title=title, subtitle=f"{exposure.night}   {state}".rstrip()
+            )
 
     def fire(self, stage: HookStage, expid: int, frame: int | None, options: BuilderOptions, **data: Any) -> None:
         """Tell the subscribers of a stage, unless all of them are switched off."""
@@ -198,7 +203,7 @@ class Finisher:
         with self._output(expid, frame, "plotted") as (exposure, view, options):
             if view is None or self._outputs is None or not view.extensions or not options.use_plotter:
                 return
-            if options.plot_save or options.plot_show:
+            if options.plot_save:
                 paths = self._outputs.plot(exposure, view, options, {})
                 self._mark(view, "plotted")
                 self._bulletin.frame("plotted", view, files=paths)

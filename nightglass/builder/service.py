@@ -114,13 +114,13 @@ class Builder(Collection):
         numbers = self._numbers(expid, frame)
         return tuple(path for number in numbers for path in self._finisher.plot_now(expid, number, options))
 
-    def picture(self, expid: int, frame: int, extensions: str = "ALL") -> Path:
-        """Draw a frame as one PNG, whatever the options say; the caller deletes it.
+    def picture(self, expid: int, frame: int, extensions: str | None = None) -> Path:
+        """Draw a frame as one PNG; the caller deletes it.
 
         Parameters
         ----------
-        extensions : str
-            ``ALL``, or names or shell patterns with commas between them.
+        extensions : str, optional
+            ``ALL``, or names or shell patterns with commas between them; None: as `plot_show` says.
 
         Raises
         ------

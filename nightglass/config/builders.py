@@ -75,6 +75,8 @@ class BuilderOptions(Section):
     # what becomes of it
     to_ledger: bool = True
     """Give each built frame to the night, as if it had come as a file; where there is a watch."""
+    idle_s: float = Field(30.0, gt=0)
+    """An exposure that nobody finalises counts as over, for people, when nothing happened to it for this long."""
     exposure_ready_mode: Literal["memory", "built", "fits", "png"] = "memory"
     """After what a frame is announced: collected, built, written or plotted."""
     local_copy: bool = False
@@ -115,9 +117,10 @@ class BuilderOptions(Section):
     plot_save_ext: str = "ALL"
     plot_save_mode: str = "EXTENSIONS"
     plot_show: bool = False
-    """Keep the newest pictures for the page of the builder."""
+    """Show on the page of the builder what `plot_show_ext` names; otherwise all extensions."""
     plot_show_ext: str = "ALL"
     plot_show_mode: str = "EXTENSIONS"
+    """Kept for who asks for it: the page shows extensions side by side in either case."""
     plot_mark_center: bool = False
     plot_title: bool = True
     plot_subtitle: bool = True

@@ -216,7 +216,9 @@ def _add_pictures(router: APIRouter, builder: Builder, threads: Threads) -> None
     async def get_picture(
         expid: ExposureNumber,
         frame: FrameNumber,
-        extensions: Annotated[str, Query(max_length=256, description="Names or patterns, with commas.")] = "ALL",
+        extensions: Annotated[
+            str | None, Query(max_length=256, description="Names or patterns, with commas; without: as plot_show says.")
+        ] = None,
     ) -> Response:
         """Hand out a frame as a PNG to look at: its extensions side by side; nothing is written."""
         path = await threads.draw(builder.picture, expid, frame, extensions)

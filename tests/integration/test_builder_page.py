@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.integration.building import guide_pixels, receiving, served
+from tests.unit.builder.desk import wait_done
 from tests.unit.web.browser import Browser, chromium
 
 PATIENCE_S = 120.0
@@ -38,6 +39,13 @@ def test_a_frame_is_handed_out_as_a_picture(tmp_path: Path) -> None:
         for wrong in ("/v1/exposures/17/frames/1/picture", "/v1/exposures/17/frames/0/picture?extensions=NONE"):
             answer = httpx.get(f"{place.url}{wrong}", timeout=PATIENCE_S)
             assert (answer.status_code, answer.json()["kind"]) == (404, "rejected")
+        client.set(plot_show=True, plot_show_ext="GUIDE2", plot_title=False, plot_subtitle=False)
+        shown = httpx.get(url, timeout=PATIENCE_S)
+        client.assign(17, 1, sources=["GUIDE0"])
+        client.push(17, 1, "GUIDE0", guide_pixels(), source="GUIDE0")
+        wait_done(place.builder, 17, 1)
+        assert picture(shown.content).height < picture(one.content).height
+        assert picture(shown.content).width == picture(one.content).width
     assert list(tmp_path.rglob("*.png")) == []
 
 

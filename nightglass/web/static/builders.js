@@ -206,7 +206,7 @@ function drawPictures(current) {
   };
   image.addEventListener("load", show, { once: true });
   image.addEventListener("error", schedule, { once: true });
-  image.src = place(`/exposures/${current.expid}/frames/${newest.frame}/picture?extensions=ALL`);
+  image.src = place(`/exposures/${current.expid}/frames/${newest.frame}/picture`);
 }
 
 function listen(name) {
