@@ -59,8 +59,7 @@ def _runs(api: str, states: list[str] | None = None) -> list[dict[str, Any]]:
     return runs
 
 
-def _drill(tmp_path: Path, outage: str, *, seconds: float, exposures: int) -> float:
-    """Take the server away for a while, and return the 95th percentile of the latencies [s]."""
+def _drill(tmp_path: Path, outage: str, *, seconds: float, exposures: int) -> None:
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     config = tmp_path / "observatory.toml"
@@ -84,7 +83,8 @@ def _drill(tmp_path: Path, outage: str, *, seconds: float, exposures: int) -> fl
         wait_for(lambda: len(_runs(api, ["COMPLETED"])) >= exposures // 2, timeout_s=200, what="the late runs")
         wait_for(lambda: not _runs(api, ["RUNNING", "PENDING"]), timeout_s=200, what="no run left RUNNING")
     assert_nothing_lost_nothing_twice(observatory, first + exposures)
-    return _p95(observatory, plan)
+    # on cores of its own; on a machine that is busy with other things all takes longer
+    assert _p95(observatory, plan) < MOST_S * max(1.0, os.getloadavg()[1] / (os.cpu_count() or 1))
 
 
 def _p95(observatory: Observatory, plan: NightPlan) -> float:
@@ -116,6 +116,4 @@ def test_a_hung_server_does_not_stop_the_night(tmp_path: Path) -> None:
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("outage", sorted(OUTAGES))
 def test_a_minute_without_the_server(tmp_path: Path, outage: str) -> None:
-    latency_s = _drill(tmp_path, outage, seconds=60, exposures=65)
-    # on cores of its own; on a machine that is busy with other things all takes longer
-    assert latency_s < MOST_S * max(1.0, os.getloadavg()[1] / (os.cpu_count() or 1))
+    _drill(tmp_path, outage, seconds=60, exposures=65)

@@ -195,7 +195,7 @@ def test_a_stage_keeps_its_claim_for_as_long_as_it_runs(night: Night, tmp_path: 
     rivals = []
 
     def slow(job: GroupJob, **tools: Any) -> GroupOutcome:
-        time.sleep(3.0)
+        time.sleep(4.0)
         rivals.append(night.ledger.claim_stage(PLAN.night, "lynx", Stage.FINAL, owner="rival", lease_s=60))
         return run_group(job, **tools)
 

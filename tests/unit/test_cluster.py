@@ -76,7 +76,7 @@ def dask_pool(layout: Layout) -> Iterator[Pool]:
     others = set(workers_of_this_process())  # of clusters that other tests keep
     with cluster.start(CONFIG, layout=layout) as pool:
         yield pool
-    assert wait_until(lambda: not set(workers_of_this_process()) - others)
+    assert not set(workers_of_this_process()) - others
     assert not (layout.run / "cluster.json").exists()
 
 
@@ -192,14 +192,14 @@ def test_a_dead_address_is_not_believed(tmp_path: Path) -> None:
         assert pool.submit(double, 2).result(PATIENCE_S) == 4
         late = pool.submit(time.sleep, 300, key="lynx/20260821/99")
         started = time.monotonic()
-    assert time.monotonic() - started < 200
+    assert time.monotonic() - started < 20
     with pytest.raises(Retryable, match="lynx/20260821/99"):
         late.result(0)
     with pytest.raises(Retryable, match="closed"):
         pool.submit(double, 1)
     pool.close()
     lasting = {"Dask-Offload_0", "Dask-Callback-Thread_0"}
-    assert wait_until(lambda: {thread.name for thread in threading.enumerate()} - threads <= lasting)
+    assert {thread.name for thread in threading.enumerate()} - threads <= lasting
 
 
 @pytest.mark.parametrize("factory", ["nowhere:Thing", "pathlib:NoSuch", "pathlib:Path"])

@@ -72,8 +72,10 @@ def test_a_child_runs_says_things_and_ends(tmp_path: Path) -> None:
     assert first_line(child) == "up"
     assert child.alive
     assert running_pid(tmp_path / "test.pid", containing="time.sleep") == child.pid
-    child.stop(grace_s=120.0)
+    began = time.monotonic()
+    child.stop(grace_s=5.0)
     assert not child.alive
+    assert time.monotonic() - began < 2.0
     assert child.process.returncode == -signal.SIGTERM
     assert not (tmp_path / "test.pid").exists()
 
@@ -83,7 +85,7 @@ def test_a_child_that_ignores_sigterm_is_killed_with_its_own_children(tmp_path: 
     grandchild = int(first_line(child))
     child.stop(grace_s=0.2)
     assert child.process.returncode == -signal.SIGKILL
-    assert holds_within(lambda: is_gone(grandchild), 120.0)
+    assert holds_within(lambda: is_gone(grandchild), 2.0)
 
 
 def test_a_stopped_child_can_be_ended(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_a_child_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
         pid = int(parent.stdout.readline())
         assert not is_gone(pid)
         parent.kill()
-        assert holds_within(lambda: is_gone(pid), 120.0)
+        assert holds_within(lambda: is_gone(pid), 5.0)
 
 
 def test_a_pid_file_of_another_process_is_not_believed(tmp_path: Path) -> None:

@@ -87,9 +87,10 @@ def test_the_picture_is_renewed_at_its_interval_however_fast_the_stream_is() -> 
     with running(AstroPix4Monitor(), feed, live, refresh_s=0.1):
         assert live.wait(after=0, timeout_s=120) is not None
         began, first = time.monotonic(), live.newest.number
-        until(lambda: feed.taken > 10_000 and live.newest.number >= first + 5)
+        time.sleep(2)
         made, passed = live.newest.number - first, time.monotonic() - began
-    assert made <= passed / 0.1 + 2
+    assert feed.taken > 10_000
+    assert 3 <= made <= passed / 0.1 + 2
 
 
 @pytest.mark.slow
@@ -108,7 +109,7 @@ def test_memory_stays_flat(monitor: Monitor, protocol: str) -> None:
     tracemalloc.start()
     try:
         before = turn(40)
-        assert turn(80) - before < 32 * 1024
+        assert turn(200) - before < 64 * 1024
     finally:
         tracemalloc.stop()
 

@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,11 @@ def test_a_password_is_not_sent_in_the_clear() -> None:
 def test_a_server_that_says_nothing_is_left_after_the_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         smtp = Smtp(host="127.0.0.1", port=mute.getsockname()[1], security="none", timeout_s=0.3)
+        started = time.monotonic()
         (delivery,) = send(NOTICE, Notices(mail_from="n@example.org", mail_to=("a@example.org",), smtp=smtp))
     assert delivery.outcome is Outcome.FAILED
     assert "imed out" in delivery.error
+    assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize("address", ["nobody", "a@b\nBcc: c@d", "a@b, c@d", "@"])

@@ -112,4 +112,4 @@ def test_exposures_are_made_quickly() -> None:
         begin = time.process_time()
         studio.expose(item).to_bytes()
         times.append(time.process_time() - begin)
-    assert min(times) < 1.0  # of processor time: on any machine, faster than they come
+    assert min(times) < 0.15
