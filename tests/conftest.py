@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
+_LASTING = ("server", "slow", "cluster")
 _MEASURED = re.compile(r"(?<!not )\b(?:drill|bench)\b")
 
 
@@ -43,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "server" if _shares_server(item) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+        if any(item.get_closest_marker(name) for name in _LASTING):
+            # it waits for real processes on whatever machine this is; the summary names it (R)
+            item.add_marker(pytest.mark.flaky(reruns=1))
         files.setdefault(item.path, []).append(item)
     items[:] = [item for file in sorted(files.values(), key=_rank) for item in file]
 
@@ -54,9 +58,8 @@ def _shares_server(item: pytest.Item) -> bool:
 def _rank(file: list[pytest.Item]) -> int:
     if any(_shares_server(item) for item in file):
         return -1
-    lasting = ("server", "slow", "cluster")
     return min(
-        (lasting.index(mark.name) for item in file for mark in item.iter_markers() if mark.name in lasting),
+        (_LASTING.index(mark.name) for item in file for mark in item.iter_markers() if mark.name in _LASTING),
         default=len(lasting),
     )
 
