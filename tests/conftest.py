@@ -60,7 +60,7 @@ def _rank(file: list[pytest.Item]) -> int:
         return -1
     return min(
         (_LASTING.index(mark.name) for item in file for mark in item.iter_markers() if mark.name in _LASTING),
-        default=len(lasting),
+        default=len(_LASTING),
     )
 
 
