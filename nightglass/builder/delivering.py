@@ -139,6 +139,12 @@ class CameraOutputs:
         self._dispatcher.close()
         self._hooks.close()
 
+    def check(self, options: BuilderOptions, callback: str = "") -> None:
+        """See that files have places where they may be, and that receivers and a callback are known."""
+        self._names.check(options)
+        self._dispatcher.know(options.receivers, (*options.send_to, options.guider_app, options.donut_app))
+        self._hooks.check(callback)
+
     def built(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
         """Cut stamps, measure the focus, tell who was named for this frame alone."""
         if frame.instructions.rois is not None:
@@ -150,8 +156,7 @@ class CameraOutputs:
             self._measure_focus(exposure, frame, options)
         if frame.instructions.cb_function:
             news = {"expid": exposure.expid, "frame": frame.frame, "missing": list(frame.missing)}
-            args = frame.instructions.cb_args or ()
-            self._hooks.tell(HookStage.BUILT, frame.instructions.cb_function, args, news)
+            self._hooks.tell(HookStage.BUILT, frame.instructions.cb_function, frame.instructions.cb_args or (), news)
 
     def primary(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> fits.Header:
         """Compose the primary header."""
@@ -248,9 +253,7 @@ class CameraOutputs:
         ]
         if not tickets:
             return ()
-        self._dispatcher.know(options.receivers)
-        for ticket in tickets:
-            self._dispatcher.check(ticket.receiver)
+        self._dispatcher.know(options.receivers, receivers)
         with self._making() as path:
             self.assemble(exposure, frame, options, order, path)
             return self._dispatcher.keep(tickets, path)

@@ -181,6 +181,16 @@ class Engine:
         if renewed:
             self.collector.renew()
 
+    def check(self, options: BuilderOptions, callback: str = "") -> None:
+        """Refuse options that could not be followed when it is time.
+
+        Raises
+        ------
+        Misconfigured, Rejected
+        """
+        if self._outputs is not None:
+            self._outputs.check(options, callback)
+
     def settings(self, view: FrameView) -> BuilderOptions:
         """Return the options as they are for a frame."""
         return effective(self.options, view.instructions)

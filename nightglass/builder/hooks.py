@@ -153,6 +153,17 @@ class Hooks:
             self._save()
         return subscription.subscription_id
 
+    def check(self, target: str) -> None:
+        """See that somebody is meant by a name, unless it is empty.
+
+        Raises
+        ------
+        Misconfigured
+            If nobody is.
+        """
+        if target:
+            find_target(target, known=self._known, allowed=self._allowed)
+
     def unsubscribe(self, subscription_id: str) -> None:
         """Take a subscriber away; what it was not told yet is dropped.
 

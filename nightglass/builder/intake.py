@@ -64,7 +64,9 @@ class Intake:
         told = said.instructions if isinstance(said.instructions, Instructions) else None
         told = instructions_of(said.instructions or {}) if told is None else told  # type: ignore[arg-type]
         instructions = merged(instructions_in(said.header or {}), told)
-        effective(options, instructions)
+        wanted = effective(options, instructions)
+        if wanted is not options or instructions.cb_function:
+            engine.check(wanted, instructions.cb_function or "")
         text = header_text(said.header or {})
         expected = [extension_name(name) for name in self._expected(said)]
         now = time.time()

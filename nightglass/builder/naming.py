@@ -123,6 +123,21 @@ class Names:
         """Return the first word of names."""
         return sanitize(options.role or self.builder)
 
+    def check(self, options: BuilderOptions) -> None:
+        """See that files can have the names that options give them.
+
+        Raises
+        ------
+        Misconfigured, Rejected
+            If a directory or a part of a name is none, or leads elsewhere.
+        """
+        for wanted in (options.image_dir, options.png_dir, options.archive_dir):
+            if wanted:
+                self.within(_expanded(wanted, self.images))
+        _parts(options.sub_dir)
+        self._base(options, None)
+        self._add_on(options, None)
+
     def within(self, directory: Path) -> Path:
         """Return a directory, resolved, if files may be written there.
 

@@ -57,7 +57,10 @@ def change_options(options: BuilderOptions, changes: Mapping[str, Any], *, where
             continue
         name = choose(_ALIASES.get(key, key), settable(), what=f"option (in {where})")
         values[name] = "" if value is None and name in _EMPTY else _entries(value) if name in _LISTED else value
-    return validate(BuilderOptions, values, where=where)
+    made = validate(BuilderOptions, values, where=where)
+    if "constants_version" in changes:
+        choose(made.constants_version, {"DEFAULT", *made.constants}, what="constants_version")
+    return made
 
 
 def effective(options: BuilderOptions, instructions: Instructions) -> BuilderOptions:
@@ -81,6 +84,8 @@ def plot_options(options: BuilderOptions) -> dict[str, Any]:
 def _entries(value: Any) -> tuple[Any, ...]:
     if value is None:
         return ()
+    if not isinstance(value, (str, list, tuple)):
+        return (value,)  # told to be no text
     return (value,) if isinstance(value, str) else tuple(value)
 
 

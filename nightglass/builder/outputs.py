@@ -93,6 +93,9 @@ class Outputs(Protocol):
     def start(self, on_sent: Callable[[SendReport], None]) -> None:
         """Take up what was left over: sends, hooks. `on_sent` is told of each send that ends, delivered or given up."""
 
+    def check(self, options: BuilderOptions, callback: str = "") -> None:
+        """Refuse directories that are not allowed, and receivers that nobody knows."""
+
     def built(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
         """Do what a kind of camera does with each built frame: cut stamps, measure the focus; tell `cb_function`."""
 

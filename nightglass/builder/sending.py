@@ -116,12 +116,20 @@ class Dispatcher:
             self._functions[name] = function
             self._targets.pop(name, None)
 
-    def know(self, receivers: Mapping[str, str]) -> None:
-        """Take these for the configured receivers from now on."""
+    def know(self, known: Mapping[str, str], wanted: Sequence[str] = ()) -> None:
+        """Take these for the configured receivers from now on, and see that everybody who is wanted is somebody.
+
+        Raises
+        ------
+        Misconfigured
+            If one is not; an empty name is nobody, and no error.
+        """
         with self._lock:
-            if receivers != self._known:
-                self._known = dict(receivers)
+            if known != self._known:
+                self._known = dict(known)
                 self._targets.clear()
+        for receiver in filter(None, wanted):
+            self.check(receiver)
 
     def check(self, receiver: str) -> Target:
         """Return who is meant by a name.

@@ -231,7 +231,9 @@ class Builder(Collection):
         Misconfigured
             If a key is unknown, or a value does not fit; nothing is changed then.
         """
-        self._engine.use(change_options(self.options, changes))
+        options = change_options(self.options, changes)
+        self._engine.check(options)
+        self._engine.use(options)
         self._engine.bulletin.events.add("status", what="options", changed=sorted(changes))
         return self.options
 
