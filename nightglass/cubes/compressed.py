@@ -10,7 +10,8 @@ from typing import Final
 
 from nightglass.config import Limits
 from nightglass.cubes.gathering import TileBin, collect_tiles
-from nightglass.cubes.joining import WIDE_HEAP, DamagedTiles, JoinedTiles, Segment, join_tiles
+from nightglass.cubes.joining import WIDE_HEAP, DamagedTiles, JoinedTiles, Segment, descriptor_size, join_tiles
+from nightglass.cubes.making import Workshop
 from nightglass.cubes.moving import Fault, Move
 from nightglass.cubes.placing import PlacedHdu, header_cards, primary_cards, scaling_cards, table_cards
 from nightglass.cubes.plain import finish_hdu
@@ -27,7 +28,7 @@ from nightglass.cubes.sums import sum_block
 from nightglass.cubes.transfer import Placed, SpoiltFrames, Target, creating, transfer
 from nightglass.fitsio.cards import comment_cards
 from nightglass.fitsio.checksums import add_sums
-from nightglass.fitsio.filling import write_at
+from nightglass.fitsio.filling import move_within, write_at
 from nightglass.fitsio.product_cards import CardValue, make_cards
 from nightglass.fitsio.sealing import sealed_size
 from nightglass.pool import Pool, SerialPool
@@ -63,7 +64,8 @@ def write_compressed(
     """Write a compressed cube, by the workers of a pool; not synced.
 
     Planes that are compressed already, alike and so that their tiles can stand side by side, are joined without being
-    decompressed. The others are compressed into fragments beside the cube first, which are gone at the end.
+    decompressed. Integers are compressed into the cube itself; what has a table of unknown size is compressed into
+    fragments beside it first, which are gone at the end.
 
     Parameters
     ----------
@@ -82,19 +84,39 @@ def write_compressed(
     whole = sum(item.plane_size * len(item.planes) for item in plan.hdus if isinstance(item, ImagePlan))
     report = _Counter(whole, progress)
     fragments: list[Path] = []
-    try:
-        ready: list[_Squeezed | TablePlan] = []
-        for item in plan.hdus:
-            if isinstance(item, TablePlan):
-                ready.append(item)
-                continue
-            found = collect_tiles(plan, item, part, fragments, pool=pool, limits=limits, on_done=report.add)
-            ready.append(_Squeezed(item, found, _join(found, wide_heap)))
-        _write(plan, ready, part, pool, limits)
-    finally:
-        for fragment in fragments:
-            fragment.unlink(missing_ok=True)
+    ready: list[_Squeezed | TablePlan] = []
+    with creating(part) as descriptor:
+        target = Target(part, descriptor, (), gathers=plan.request.mode == "gather", durable=plan.request.durable)
+        workshop = Workshop(target, fragments, pool, limits, report.add)
+        try:
+            for item in plan.hdus:
+                ready.append(item if isinstance(item, TablePlan) else _squeeze(plan, item, ready, workshop, wide_heap))
+            _write(plan, ready, target, pool, limits)
+        finally:
+            for fragment in fragments:
+                fragment.unlink(missing_ok=True)
     return tuple(_summary(item) for item in ready if isinstance(item, _Squeezed))
+
+
+def _squeeze(
+    plan: CubePlan,
+    image: ImagePlan,
+    before: Sequence[_Squeezed | TablePlan],
+    workshop: Workshop,
+    wide_heap: int,
+) -> _Squeezed:
+    def start(found: TileBin) -> int:
+        """Return where the table begins: the length of a header does not depend on the numbers in it."""
+        empty = JoinedTiles((("COMPRESSED_DATA", "1PB(0)"),), descriptor_size(wide=False), b"", ())
+        return _place(plan, (*before, _Squeezed(image, found, empty)))[-1].data_offset
+
+    found = collect_tiles(plan, image, workshop, start=start, wide_heap=wide_heap)
+    squeezed = _Squeezed(image, found, _join(found, wide_heap))
+    if found.made is not None and found.made.is_there:
+        # it may have been taken for larger or smaller than it became: descriptors are of another width then
+        place = _place(plan, (*before, squeezed))[-1].data_offset + len(squeezed.joined.rows)
+        move_within(workshop.target.descriptor, found.made.heap_offset, place, squeezed.joined.heap_size)
+    return squeezed
 
 
 def _join(found: TileBin, wide_heap: int) -> JoinedTiles:
@@ -122,26 +144,26 @@ class _Counter:
             self._progress(min(self._done, self._whole), self._whole)
 
 
-def _write(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan], part: Path, pool: Pool, limits: Limits) -> None:
+def _write(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan], target: Target, pool: Pool, limits: Limits) -> None:
+    """Write all but the heaps that are there already."""
     placed = _place(plan, ready)
     squeezed = {index: item for index, item in enumerate(ready, start=1) if isinstance(item, _Squeezed)}
-    gathers = plan.request.mode == "gather"
-    made = {index: item for index, item in squeezed.items() if item.bin.made}
+    totals = {index: item.bin.made.total for index, item in squeezed.items() if item.bin.made}
+    made = {index: item for index, item in squeezed.items() if item.bin.made and not item.bin.made.is_there}
     found = {index: item for index, item in squeezed.items() if not item.bin.made}
-    with creating(part) as descriptor:
-        os.posix_fallocate(descriptor, 0, placed[-1].end)  # a disk that is too small says so now
-        offsets = tuple(hdu.data_offset for hdu in placed)
-        target = Target(part, descriptor, offsets, gathers=gathers, durable=plan.request.durable)
-        # fragments of a gathered cube are here, and only here; its frames are where the workers are
-        totals = _transfer(made, replace(target, gathers=False), SerialPool() if gathers else pool, limits)
-        totals |= _transfer(found, target, pool, limits)
-        for index, hdu in enumerate(placed):
-            total = totals.get(index, 0)
-            if index in squeezed:
-                rows = squeezed[index].joined.rows
-                write_at(descriptor, rows, hdu.data_offset)
-                total = add_sums(total, sum_block(rows))
-            finish_hdu(descriptor, hdu, total)
+    os.ftruncate(target.descriptor, placed[-1].end)
+    os.posix_fallocate(target.descriptor, 0, placed[-1].end)  # a disk that is too small says so now
+    target = replace(target, data_offsets=tuple(hdu.data_offset for hdu in placed))
+    # fragments of a gathered cube are here, and only here; its frames are where the workers are
+    totals |= _transfer(made, replace(target, gathers=False), SerialPool() if target.gathers else pool, limits)
+    totals |= _transfer(found, target, pool, limits)
+    for index, hdu in enumerate(placed):
+        total = totals.get(index, 0)
+        if index in squeezed:
+            rows = squeezed[index].joined.rows
+            write_at(target.descriptor, rows, hdu.data_offset)
+            total = add_sums(total, sum_block(rows))
+        finish_hdu(target.descriptor, hdu, total)
 
 
 def _transfer(squeezed: dict[int, _Squeezed], target: Target, pool: Pool, limits: Limits) -> dict[int, int]:

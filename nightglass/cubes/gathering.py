@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from nightglass.config import Limits
 from nightglass.cubes.checking import check_tiles
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.joining import PlaneTiles, difference_of_columns
+from nightglass.cubes.making import MadeTiles, Workshop, make_tiles
 from nightglass.cubes.moving import Fault, check_unchanged
 from nightglass.cubes.plain import lightened
 from nightglass.cubes.records import Compression, CubePlan, Encoding, FrameFile, ImagePlan, Plane, Survey, TileLayout
-from nightglass.cubes.squeezing import (
-    Method,
-    Squeezed,
-    SqueezeTask,
-    choose_method,
-    fetch_squeezed,
-    keep_fragment,
-    squeeze_planes,
-    tile_rows,
-)
+from nightglass.cubes.squeezing import Method, choose_method, tile_rows
 from nightglass.cubes.transfer import SpoiltFrames
 from nightglass.cubes.working import run_tasks
 from nightglass.errors import NightglassError
@@ -34,8 +24,6 @@ from nightglass.pool import Pool, SerialPool
 
 __all__ = ["TileBin", "collect_tiles", "read_tables", "why_not_joined"]
 
-_TASK_BYTES: Final = 32 << 20
-_TASKS_EACH: Final = 4
 _TASK_TABLES: Final = 64
 _SEEDS: Final = 10_000
 _KEPT: Final = ("ZBLANK", "ZSCALE", "ZZERO", "ZMASKCMP")
@@ -56,8 +44,8 @@ class TileBin:
         Rows and columns.
     keywords : dict
         ZQUANTIZ and what belongs to it.
-    made : bool
-        Whether the tiles are in fragments, and not in the frames.
+    made : MadeTiles, optional
+        Of tiles that were not found in the frames.
     notes : tuple of str
         What was done beyond the plan, and why.
     """
@@ -67,46 +55,40 @@ class TileBin:
     tile: tuple[int, int]
     method: Method
     keywords: dict[str, CardValue] = field(default_factory=dict)
-    made: bool = False
+    made: MadeTiles | None = None
     notes: tuple[str, ...] = ()
 
 
 def collect_tiles(
-    plan: CubePlan,
-    image: ImagePlan,
-    part: Path,
-    fragments: list[Path],
-    *,
-    pool: Pool,
-    limits: Limits,
-    on_done: Callable[[int], None],
+    plan: CubePlan, image: ImagePlan, workshop: Workshop, *, start: Callable[[TileBin], int], wide_heap: int
 ) -> TileBin:
     """Find the tiles of an image where they can be joined, else compress its planes.
 
     Parameters
     ----------
-    fragments : list of Path
-        Files that were made on the way are added; the caller removes them, also after an error.
-    on_done : callable
-        Told how many bytes of pixels are done.
+    workshop : Workshop
+        Where, and by whom, they are compressed; told how many bytes of pixels are done.
+    start : callable
+        Given all that is known before there are tiles, returns where the table of the image begins in the cube.
+    wide_heap : int
+        Bytes of heap from which on descriptors are 64 bits wide.
 
     Raises
     ------
     SpoiltFrames
         If frames changed, or are damaged.
     Retryable
-        If fragments cannot be written, or the workers died again and again.
+        If the cube or fragments cannot be written, or the workers died again and again.
     """
     reason = why_not_joined(plan.survey, image)
     if reason is None:
         # in the mode gather only workers see the frames
         gathers = plan.request.mode == "gather"
-        check_tiles(plan.survey, image, pool, small_here=not gathers)
-        found = _found_tiles(plan.survey, image, pool if gathers else SerialPool())
-        on_done(image.plane_size * len(image.planes))
+        check_tiles(plan.survey, image, workshop.pool, small_here=not gathers)
+        found = _found_tiles(plan.survey, image, workshop.pool if gathers else SerialPool())
+        workshop.on_done(image.plane_size * len(image.planes))
         return found
     method = choose_method(image.format, plan.request.compression or Compression())
-    made = _made_tiles(plan, image, method, part, fragments, pool, limits, on_done)
     keywords: dict[str, CardValue] = {}
     if method.zquantiz:
         keywords["ZQUANTIZ"] = method.zquantiz
@@ -116,7 +98,9 @@ def collect_tiles(
         keywords["ZBLANK"] = (_NO_VALUE, "NaN")
     notes = (f"decompressed, and compressed again: {reason}",) if reason else ()
     tile = tile_rows(image.shape), image.shape[1]
-    return TileBin(image.planes, made, tile, method, keywords, made=True, notes=notes)
+    empty = TileBin(image.planes, (), tile, method, keywords, notes=notes)
+    made = make_tiles(plan, image, method, workshop, start=lambda: start(empty), wide_heap=wide_heap)
+    return replace(empty, tiles=made.tiles, made=made)
 
 
 def why_not_joined(survey: Survey, image: ImagePlan) -> str | None:
@@ -212,53 +196,3 @@ def read_tables(members: Sequence[tuple[int, FrameFile, TileLayout]]) -> tuple[P
         else:
             found.append(PlaneTiles(file, tiles.columns, tiles.rows, rows, tiles.heap_offset, tiles.heap_size))
     return tuple(found)
-
-
-def _made_tiles(
-    plan: CubePlan,
-    image: ImagePlan,
-    method: Method,
-    part: Path,
-    fragments: list[Path],
-    pool: Pool,
-    limits: Limits,
-    on_done: Callable[[int], None],
-) -> tuple[PlaneTiles, ...]:
-    made: dict[int, PlaneTiles] = {}
-    faults: list[Fault] = []
-    tasks = _tasks(plan, image, method, part, fragments, len(pool.workers()), limits)
-    function: Callable[[SqueezeTask], Squeezed] = fetch_squeezed if plan.request.mode == "gather" else squeeze_planes
-    for task, squeezed in run_tasks(pool, function, tasks, key=f"compress {part.name}"):
-        for (index, _, _), result in zip(task.members, keep_fragment(task, squeezed), strict=True):
-            if isinstance(result, Fault):
-                faults.append(result)
-            else:
-                made[index] = result
-        on_done(image.plane_size * len(task.members))
-    if faults:
-        raise SpoiltFrames(faults)
-    return tuple(made[index] for index in image.planes)
-
-
-def _tasks(
-    plan: CubePlan,
-    image: ImagePlan,
-    method: Method,
-    part: Path,
-    fragments: list[Path],
-    workers: int,
-    limits: Limits,
-) -> Iterator[SqueezeTask]:
-    share = -(-len(image.planes) // (_TASKS_EACH * max(workers, 1)))
-    count = max(min(share, _TASK_BYTES // max(image.plane_size, 1)), 1)
-    each = -(-image.shape[0] // tile_rows(image.shape))
-    for start in range(0, len(image.planes), count):
-        members = tuple(
-            (index, lightened(plan.survey.files[plan.survey.planes[index].file]), plan.survey.planes[index])
-            for index in image.planes[start : start + count]
-        )
-        # the token stays at the end, so that whoever removes stale parts knows whose this was
-        fragment = part.with_name(f"f{len(fragments)}.{part.name}")
-        fragments.append(fragment)
-        fragment.touch()
-        yield SqueezeTask(fragment, members, image.format, method, start * each, limits)

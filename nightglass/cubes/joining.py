@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from nightglass.cubes.records import FrameFile
 from nightglass.errors import Rejected
 
-__all__ = ["WIDE_HEAP", "DamagedTiles", "JoinedTiles", "PlaneTiles", "Segment", "difference_of_columns", "join_tiles"]
+__all__ = [
+    "WIDE_HEAP",
+    "DamagedTiles",
+    "JoinedTiles",
+    "PlaneTiles",
+    "Segment",
+    "descriptor_size",
+    "difference_of_columns",
+    "join_tiles",
+]
 
 WIDE_HEAP: Final = 1 << 31
 """Bytes of heap from which on descriptors have 64 bits, because those of 32 bits are signed."""
@@ -113,6 +122,11 @@ class _Column:
     def __len__(self) -> int:
         cells = self.counts if self.values is None else self.values
         return 0 if cells is None else len(cells)
+
+
+def descriptor_size(*, wide: bool) -> int:
+    """Return how many bytes a descriptor takes: two numbers of 32 or of 64 bits."""
+    return 2 * np.dtype(_DESCRIPTORS["Q" if wide else "P"]).itemsize
 
 
 def join_tiles(planes: Sequence[PlaneTiles], *, wide_heap: int = WIDE_HEAP) -> JoinedTiles:

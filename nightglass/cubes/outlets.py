@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final
 
-from nightglass.cubes.sums import sum_block
+from nightglass.cubes.sums import rotated, sum_block
 from nightglass.errors import Retryable
 from nightglass.fitsio.checksums import add_sums
 from nightglass.fitsio.filling import write_at
@@ -23,7 +23,7 @@ from nightglass.fitsio.filling import write_at
 __all__ = ["Outlet", "PartFile", "Unwritable", "is_uncached", "opened_part", "read_uncached"]
 
 _BUFFER: Final = 1 << 20
-"""Bytes: they stay in the cache from reading to writing. A multiple of 4, so that sums of pieces can be added."""
+"""Bytes: they stay in the cache from reading to writing. A multiple of 4: what is read back has whole words."""
 _PAGE: Final = mmap.PAGESIZE
 """Places, lengths and memory of what goes past the page cache are multiples of it; no known device wants more."""
 _UNABLE: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -52,8 +52,7 @@ class PartFile:
             self.write(piece, place)
             place += len(piece)
 
-        # after a short piece all begin at a page; sums are those of whole words, so that it must be of such
-        return Outlet(write, first=-offset % _PAGE if offset % 4 == 0 else 0)
+        return Outlet(write, first=-offset % _PAGE)  # after a short piece all begin at a page
 
     def write(self, piece: memoryview, offset: int) -> None:
         """Write all of a piece.
@@ -134,6 +133,7 @@ class Outlet:
         self._buffer = memoryview(mmap.mmap(-1, _BUFFER))  # begins at a page
         self._size = first or _BUFFER
         self._filled = 0
+        self._done = 0
         self._total = 0
 
     @property
@@ -162,8 +162,9 @@ class Outlet:
 
     def _flush(self) -> None:
         piece = self._buffer[: self._filled]
-        self._total = add_sums(self._total, sum_block(piece))
+        self._total = add_sums(self._total, rotated(sum_block(piece), self._done))
         self._write(piece)
+        self._done += len(piece)
         self._filled, self._size = 0, _BUFFER
 
 

@@ -12,12 +12,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_PIXELS", "rice_encode"]
+__all__ = ["BLOCK_PIXELS", "largest_code", "rice_encode"]
 
 BLOCK_PIXELS: Final = 32
 """Differences that share a number of low bits: ZVAL of BLOCKSIZE."""
 _PARAMETERS: Final = {1: (3, 6), 2: (4, 14), 4: (5, 25)}
 """Bytes of a pixel -> bits of the field that holds the number of low bits, and its largest value."""
+
+
+def largest_code(pixels: int, itemsize: int) -> int:
+    """Return how many bytes a tile takes at most, with room for the word that is being filled.
+
+    In the worst case every pixel is written as it is, and before each block a field and the rounding of its mean.
+    """
+    return 4 * (pixels * itemsize // 4 + pixels // BLOCK_PIXELS + 16)
 
 
 def rice_encode(tile: NDArray[Any]) -> NDArray[np.uint8]:
@@ -31,8 +39,7 @@ def rice_encode(tile: NDArray[Any]) -> NDArray[np.uint8]:
     flat = np.ascontiguousarray(tile, tile.dtype.newbyteorder("=")).reshape(-1)
     size = flat.itemsize
     field_bits, most = _PARAMETERS[size]
-    # the worst case: every pixel as it is, and before each block a field and the rounding of its mean
-    words = np.empty(flat.size * size // 4 + flat.size // BLOCK_PIXELS + 16, np.uint32)
+    words = np.empty(largest_code(flat.size, size) // 4, np.uint32)
     folded = np.empty(BLOCK_PIXELS, f"u{size}")
     length = _encode(flat.view(f"i{size}"), np.empty(BLOCK_PIXELS, f"i{size}"), folded, words, field_bits, most)
     return words.view(np.uint8)[:length]

@@ -1,4 +1,4 @@
-"""Planes compressed in tiles, on a worker: into a fragment, from which the tiles are joined into the cube.
+"""Planes compressed in tiles, on a worker: handed on one by one, or into a fragment beside the cube.
 
 Integers of 8, 16 and 32 bits go through our own RICE_1; everything else through astropy's compressed images. Floats are
 compressed by GZIP_2 without loss, unless quantisation is asked for.
@@ -7,8 +7,9 @@ compressed by GZIP_2 without loss, unless quantisation is asked for.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from nightglass.cubes.converting import PlaneReader, convert_pixels
 from nightglass.cubes.joining import PlaneTiles
 from nightglass.cubes.moving import Fault, check_datasum, check_unchanged
 from nightglass.cubes.records import Compression, FrameFile, PixelFormat, Plane, Stamp
-from nightglass.cubes.rice import BLOCK_PIXELS, rice_encode
+from nightglass.cubes.rice import BLOCK_PIXELS, largest_code, rice_encode
 from nightglass.errors import NightglassError, Retryable
 from nightglass.fitsio.filling import append
 
@@ -29,9 +30,12 @@ __all__ = [
     "Method",
     "SqueezeTask",
     "Squeezed",
+    "append_all",
     "choose_method",
     "fetch_squeezed",
     "keep_fragment",
+    "largest_heap",
+    "squeeze_all",
     "squeeze_planes",
     "tile_rows",
 ]
@@ -114,6 +118,13 @@ def tile_rows(shape: tuple[int, int]) -> int:
     return max(min(shape[0], _TILE_PIXELS // max(shape[1], 1)), 1)
 
 
+def largest_heap(pixels: PixelFormat, shape: tuple[int, int]) -> int:
+    """Return how many bytes the tiles of a plane take at most, compressed by RICE_1 without loss."""
+    height = tile_rows(shape)
+    sizes = (min(height, shape[0] - start) * shape[1] for start in range(0, shape[0], height))
+    return sum(largest_code(size, pixels.itemsize) for size in sizes)
+
+
 @dataclass(frozen=True, slots=True)
 class Squeezed:
     """What became of a task.
@@ -139,19 +150,41 @@ def squeeze_planes(task: SqueezeTask) -> Squeezed:
         If the fragment cannot be written.
     """
     try:
-        # not created here: a worker whose archiver died must not leave a fragment behind the next one's sweep
-        with task.fragment.open("r+b", buffering=0) as stream:
-            stream.truncate()
-            results = tuple(_squeeze_all(task, lambda heap: append(stream, heap)))
+        with _reopened(task.fragment) as stream:
+            results = tuple(squeeze_all(task, lambda heap: append(stream, heap)))
     except OSError as error:
         raise _cannot_write(task.fragment, error) from error
     return Squeezed(_stamped(results, task.fragment))
 
 
+def append_all(fragment: Path, heaps: Iterable[bytes | memoryview]) -> None:
+    """Write heaps into a fragment, which is there already.
+
+    Raises
+    ------
+    Retryable
+        If it cannot be written.
+    """
+    try:
+        with _reopened(fragment) as stream:
+            for heap in heaps:
+                append(stream, heap)
+    except OSError as error:
+        raise _cannot_write(fragment, error) from error
+
+
+def _reopened(fragment: Path) -> FileIO:
+    """Open a fragment, and empty it."""
+    # not created here: a worker whose archiver died must not leave a fragment behind the next one's sweep
+    stream = fragment.open("r+b", buffering=0)
+    stream.truncate()
+    return stream
+
+
 def fetch_squeezed(task: SqueezeTask) -> Squeezed:
     """Compress planes, and return their heaps: for a cube that workers do not see."""
     heap = bytearray()
-    results = tuple(_squeeze_all(task, heap.extend))
+    results = tuple(squeeze_all(task, heap.extend))
     return Squeezed(results, bytes(heap))
 
 
@@ -172,7 +205,8 @@ def keep_fragment(task: SqueezeTask, squeezed: Squeezed) -> tuple[PlaneTiles | F
     return _stamped(squeezed.results, task.fragment)
 
 
-def _squeeze_all(task: SqueezeTask, write: Callable[[bytes], None]) -> Iterator[PlaneTiles | Fault]:
+def squeeze_all(task: SqueezeTask, write: Callable[[bytes | memoryview], None]) -> Iterator[PlaneTiles | Fault]:
+    """Compress planes one by one, and hand their heaps on; yield what became of each."""
     tile, start = task.first_tile, 0
     with PlaneReader(task.limits) as reader:
         for index, file, plane in task.members:
@@ -203,7 +237,7 @@ def _cannot_write(fragment: Path, error: OSError) -> Retryable:
     return Retryable(message, remedy="make room on the disk, and check the rights of the directory")
 
 
-_Parts = tuple[tuple[tuple[str, str], ...], bytes, bytes]
+_Parts = tuple[tuple[tuple[str, str], ...], bytes, bytes | memoryview]
 """Columns, rows and heap of one plane."""
 
 
@@ -218,7 +252,8 @@ def _rice(pixels: NDArray[Any]) -> _Parts:
     tiles = [rice_encode(tile) for tile in _tiles(native)]
     sizes = np.array([tile.size for tile in tiles])
     rows = np.stack([sizes, np.cumsum(sizes) - sizes], axis=1).astype(">i8")
-    return (("COMPRESSED_DATA", "1QB"),), rows.tobytes(), b"".join(tile.data for tile in tiles)
+    heap = tiles[0].data if len(tiles) == 1 else b"".join(tile.data for tile in tiles)
+    return (("COMPRESSED_DATA", "1QB"),), rows.tobytes(), heap
 
 
 def _tiles(pixels: NDArray[Any]) -> Iterator[NDArray[Any]]:

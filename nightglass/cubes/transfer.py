@@ -21,7 +21,7 @@ from nightglass.fitsio.checksums import add_sums
 from nightglass.fitsio.filling import write_at
 from nightglass.pool import Pool
 
-__all__ = ["Placed", "SpoiltFrames", "Target", "creating", "transfer"]
+__all__ = ["Placed", "SpoiltFrames", "Target", "creating", "transfer", "written_back"]
 
 _TASK_BYTES: Final = 32 << 20
 _GATHERED_BYTES: Final = 8 << 20
@@ -136,7 +136,7 @@ def transfer(
     most = _GATHERED_BYTES if target.gathers else _TASK_BYTES
     tasks = _tasks(moves, target, limits, max(min(share, most), 1))
     begins_here = size <= _SMALL_BYTES and not target.gathers
-    with _written_back(target) as write_back:
+    with written_back(target) as write_back:
         for task, results in _done(tasks, target, pool, begins_here=begins_here):
             for result in results:
                 moved = _received(result, target.descriptor)
@@ -165,7 +165,7 @@ def _done(
 
 
 @contextlib.contextmanager
-def _written_back(target: Target) -> Iterator[Callable[[], None]]:
+def written_back(target: Target) -> Iterator[Callable[[], None]]:
     """Give what has all that is there sent to the disk, in a thread, while the rest is still moved.
 
     The sync at the end then has little left to wait for. What workers write past the page cache is there already.
