@@ -36,7 +36,8 @@ _EXCLUDED = np.uint16(DQ.BAD | DQ.NO_DATA | DQ.LOW_FLAT)
 _RING = (2.5, 4.0)
 """Radii of the ring whose median is the sky, in those of the circle."""
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
-_AT_ONCE = 256
+_AT_ONCE = 1 << 20
+"""Pixels of stamps that are measured at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,23 +131,36 @@ class Frame:
         rows, columns = self._shape
         # comparisons with NaN are false
         inside = np.flatnonzero(((pixels > -0.5) & (pixels < [columns - 0.5, rows - 0.5])).all(axis=1))
-        for start in range(0, len(inside), _AT_ONCE):
-            part = inside[start : start + _AT_ONCE]
-            flux[part], error[part] = self._apertures(pixels[part])
+        half = math.ceil(min(self._ring[1], max(self._shape))) + 1
+        size = 2 * half + 1
+        # many stamps overlap: then the whole image is less to read
+        read = self._reader.read
+        planes = {name: read(name, self._ver) for name in ("SCI", "DQ") if len(inside) * size > rows}
+        at_once = max(_AT_ONCE // size**2, 1)
+        for start in range(0, len(inside), at_once):
+            part = inside[start : start + at_once]
+            flux[part], error[part] = self._apertures(pixels[part], half, planes)
         return flux, error
 
-    def _apertures(self, pixels: Floats) -> tuple[Floats, Floats]:
+    @property
+    def _ring(self) -> tuple[float, float]:
+        """Radii of the ring in pixels; some lie between them, however small the circle is."""
+        inner = max(_RING[0] * self._aperture, 1.0)
+        return inner, max(_RING[1] * self._aperture, inner + 1.0)
+
+    def _apertures(self, pixels: Floats, half: int, planes: dict[str, NDArray[Any]]) -> tuple[Floats, Floats]:
         """Measure in stamps that are piled up in one array."""
         import sep
 
-        half = math.ceil(_RING[1] * self._aperture) + 1
         size, corners = 2 * half + 1, np.rint(pixels).astype(int) - half
-        data = self._stamps("SCI", corners, size, np.float32(np.nan))
-        bad = (self._stamps("DQ", corners, size, np.uint16(DQ.NO_DATA)) & _EXCLUDED) != 0
+        data = self._stamps("SCI", corners, size, np.float32(np.nan), planes)
+        bad = (self._stamps("DQ", corners, size, np.uint16(DQ.NO_DATA), planes) & _EXCLUDED) != 0
         bad |= ~np.isfinite(data)
         data[bad] = np.nan
         away = np.hypot(*np.mgrid[-half : half + 1, -half : half + 1])
-        ring = np.sort(data[:, (away >= _RING[0] * self._aperture) & (away <= _RING[1] * self._aperture)], axis=1)
+        ring = np.sort(data[:, (away >= self._ring[0]) & (away <= self._ring[1])], axis=1)
+        if not ring.shape[1]:  # it lies beyond the image everywhere
+            return np.full(len(pixels), np.nan), np.full(len(pixels), np.nan)
         count = np.isfinite(ring).sum(axis=1)  # NaNs are sorted to the end
         every = np.arange(len(ring))
         level = (
@@ -169,10 +183,12 @@ class Frame:
         spread = np.hypot(spread, area * self.noise * _MEDIAN_ERROR / np.sqrt(np.maximum(count, 1)))
         return np.where(hidden, np.nan, value), np.where(hidden, np.nan, spread)
 
-    def _stamps(self, name: str, corners: NDArray[np.int_], size: int, outside: Any) -> NDArray[Any]:
+    def _stamps(
+        self, name: str, corners: NDArray[np.int_], size: int, outside: Any, planes: dict[str, NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Return squares of an image, (n, size, size), at corners (x, y); from a plane that was read, or in strips."""
         rows, columns = self._shape
-        # many stamps overlap: then the whole image is less to read
-        whole = self._reader.read(name, self._ver) if len(corners) * size > rows else None
+        whole = planes.get(name)
         stamps = np.full((len(corners), size, size), outside)
         for stamp, (left, low) in zip(stamps, corners.tolist(), strict=True):
             down, up, west, east = max(low, 0), min(low + size, rows), max(left, 0), min(left + size, columns)
