@@ -15,7 +15,7 @@ from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio.cards import CARD, comment_cards, format_card, repair_cards
 from nightglass.fitsio.product_cards import value_text
 
-__all__ = ["cards_of", "header_text", "merged_text", "read_header"]
+__all__ = ["cards_of", "header_text", "merged_text", "parsed", "read_header"]
 
 _MOST_CARDS = 5000
 _MOST_BYTES = 2 << 20
@@ -62,8 +62,8 @@ def merged_text(present: str, later: str, *, clobber: bool = False) -> str:
     """Lay cards over those that are there: the same keyword gets the new value; `clobber`: only the new ones stay."""
     if clobber or not present:
         return later
-    header = _parsed(present)
-    _update(header, _parsed(later))
+    header = parsed(present)
+    _update(header, parsed(later))
     return str(header.tostring(sep="\n", endcard=False, padding=False))
 
 
@@ -83,13 +83,14 @@ def read_header(record: ExtensionRecord) -> fits.Header:
         message = f"{record.path} cannot be read: {error.strerror}"
         raise Retryable(message, remedy="the extension was cleared or purged; ask for the frame again") from error
     cards, _ = repair_cards(block)
-    header = _parsed("\n".join(cards))
+    header = parsed("\n".join(cards))
     if record.cards:
-        _update(header, _parsed(record.cards))
+        _update(header, parsed(record.cards))
     return header
 
 
-def _parsed(text: str) -> fits.Header:
+def parsed(text: str) -> fits.Header:
+    """Read cards, one a line."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cards were made to conform already; what is odd in them is kept
         return fits.Header.fromstring(text, sep="\n")

@@ -16,7 +16,7 @@ from typing import TypeVar
 from nightglass.builder import journal
 from nightglass.builder.gates import Gates
 from nightglass.builder.instructions import merged
-from nightglass.builder.landing import Delivery, Opening, content_sum, describe, recorded
+from nightglass.builder.landing import Delivery, Opening, content_sum, recorded
 from nightglass.builder.lending import Lending
 from nightglass.builder.records import ExposureState, ExposureView, ExtensionRecord, FrameState, FrameView
 from nightglass.builder.refusals import Complete, Purged, Unknown
@@ -178,7 +178,7 @@ class Holdings:
             If the file system refuses.
         """
         try:
-            described = describe(delivery.body, delivery.name) if delivery.body is not None else None
+            described = delivery.described
 
             def landed(regained: Regained | None) -> tuple[ExtensionRecord, bool]:
                 with self._gate(expid, frame):

@@ -14,7 +14,15 @@ from nightglass.builder.engine import Engine
 from nightglass.builder.headertext import header_text, merged_text
 from nightglass.builder.holdings import CheckFunction
 from nightglass.builder.instructions import instructions_in, instructions_of, merged
-from nightglass.builder.landing import Delivery, Opening, content_sum, primary_text
+from nightglass.builder.landing import (
+    Delivery,
+    Opening,
+    content_sum,
+    describe,
+    primary_text,
+    words_among,
+    words_in,
+)
 from nightglass.builder.options import effective
 from nightglass.builder.records import (
     NO_INSTRUCTIONS,
@@ -29,7 +37,7 @@ from nightglass.builder.refusals import Complete, Unknown, Unsaved
 from nightglass.builder.spool import Body
 from nightglass.builder.structure import assigned, check_numbers, closed, extension_name, with_primary
 from nightglass.builder.turning import make_way
-from nightglass.errors import Rejected
+from nightglass.errors import Misconfigured, Rejected
 from nightglass.model import Night
 from nightglass.nights import night_of
 
@@ -77,10 +85,14 @@ class Intake:
         deadline = engine.deadline(said.timeout_s, exptime_s)
 
         def transition(view: FrameView) -> FrameView:
-            view = replace(view, primary=merged_text(view.primary, text)) if text else view
-            return assigned(
+            is_open = view.state is FrameState.OPEN
+            view = replace(view, primary=merged_text(view.primary, text)) if text and is_open else view
+            view = assigned(
                 view, expected, primary_name=options.primary, deadline=deadline, instructions=instructions, now=now
             )
+            if text and not is_open:  # what was built has other cards
+                view = with_primary(view, merged_text(view.primary, text), primary_name=options.primary, now=now)
+            return view
 
         opening = Opening(night, deadline, instructions)
         view = engine.holdings.change(expid, frame, transition, opening=opening)
@@ -127,11 +139,18 @@ class Intake:
                 body = engine.spool.receive_bytes(content)
             said = merged(body.instructions if body is not None else NO_INSTRUCTIONS, instructions_in(header))
             effective(engine.options, said)
-            opening = self._opening(said)
             if name in ("PRIMARY", engine.options.primary):
+                text = primary_text(body) if body is not None else ""
+                said = merged(self._fitting(words_among(text)), said)
+                opening = self._opening(said)
                 self._make_way(expid, None if opening is None else opening.night)
-                return self._accept_primary(expid, frame, body, cards, opening, clobber=clobber)
-            delivery = Delivery(name, body, cards, source, clobber, said)
+                text = merged_text(text, cards) if cards else text
+                return self._accept_primary(expid, frame, text, said, opening, clobber=clobber)
+            described = describe(body, name) if body is not None else None
+            if body is not None and described is not None:
+                said = merged(self._fitting(words_in(body, described)), said)
+            opening = self._opening(said)
+            delivery = Delivery(name, body, cards, source, clobber, said, described)
             primary_name = engine.options.primary
             if not self._belongs(expid, frame, delivery):
                 self._make_way(expid, None if opening is None else opening.night)
@@ -143,7 +162,9 @@ class Intake:
     def set_primary(self, expid: int, frame: int, header: Mapping[str, Any], *, clobber: bool) -> FrameView:
         """Change the cards of the primary header, also of a frame that is built."""
         check_numbers(expid, frame)
-        return self._primary(expid, frame, header_text(header), None, clobber=clobber)
+        said = instructions_in(header)
+        effective(self._engine.options, said)
+        return self._primary(expid, frame, header_text(header), said, None, clobber=clobber)
 
     def clear(self, expid: int | None, frame: int | None, extension: str | None, *, discard: bool) -> int:
         """Drop extensions, frames or exposures; returns how many extensions."""
@@ -219,18 +240,24 @@ class Intake:
         night = night_of(datetime.now(UTC), engine.site)
         return Opening(night, engine.deadline(None, said.exptime_s), said)
 
+    def _fitting(self, words: Instructions) -> Instructions:
+        """Return control words of a file, if they can be followed."""
+        try:
+            effective(self._engine.options, words)
+        except Misconfigured:
+            return replace(NO_INSTRUCTIONS, exptime_s=words.exptime_s)
+        return words
+
     def _accept_primary(
-        self, expid: int, frame: int, body: Body | None, cards: str, opening: Opening | None, *, clobber: bool
+        self, expid: int, frame: int, text: str, said: Instructions, opening: Opening | None, *, clobber: bool
     ) -> tuple[ExtensionRecord, bool]:
         """Update the primary header with what came as an extension of that name."""
-        text = primary_text(body) if body is not None else ""
-        text = merged_text(text, cards) if cards else text
         before = self._engine.holdings.find(expid, frame)
         complete = before is not None and before.state is FrameState.BUILT and bool(before.expected)
         if complete and before is not None and merged_text(before.primary, text, clobber=clobber) != before.primary:
             message = f"frame {expid}/{frame} is complete, its primary header is not taken"
             raise Complete(message, remedy="set_primary changes it, and has the frame built again")
-        view = self._primary(expid, frame, text, opening, clobber=clobber)
+        view = self._primary(expid, frame, text, said, opening, clobber=clobber)
         record = ExtensionRecord(
             name=self._engine.options.primary,
             path=view.directory / "frame.json",
@@ -240,10 +267,13 @@ class Intake:
         )
         return record, before is not None and before.primary == view.primary
 
-    def _primary(self, expid: int, frame: int, text: str, opening: Opening | None, *, clobber: bool) -> FrameView:
+    def _primary(
+        self, expid: int, frame: int, text: str, said: Instructions, opening: Opening | None, *, clobber: bool
+    ) -> FrameView:
         name = self._engine.options.primary
 
         def transition(view: FrameView) -> FrameView:
+            view = replace(view, instructions=merged(view.instructions, said))
             return with_primary(
                 view, merged_text(view.primary, text, clobber=clobber), primary_name=name, now=time.time()
             )

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from nightglass.builder.headertext import merged_text
+from nightglass.builder.headertext import merged_text, parsed
+from nightglass.builder.instructions import instructions_in, merged
 from nightglass.builder.records import NO_INSTRUCTIONS, ExtensionRecord, FrameView, Instructions
 from nightglass.builder.spool import Body, Spool
 from nightglass.config import Limits
-from nightglass.errors import Rejected, Retryable
-from nightglass.fitsio.cards import BLOCK, repair_cards
+from nightglass.errors import Misconfigured, Rejected, Retryable
+from nightglass.fitsio.cards import BLOCK, CARD, repair_cards
 from nightglass.fitsio.headers import HduInfo, scan_headers
 from nightglass.model import Night
 
-__all__ = ["Delivery", "Opening", "content_sum", "describe", "primary_text", "recorded"]
+__all__ = ["Delivery", "Opening", "content_sum", "describe", "primary_text", "recorded", "words_among", "words_in"]
 
 _LIMITS: Final = Limits(header_blocks=(2 << 20) // BLOCK, hdus=256)
 _GZIP: Final = b"\x1f\x8b"
+_MAY_BE_A_WORD: Final = re.compile(
+    rb"HIERARCH|EXPTIME|EXPID|FRAME|(?:LOCAL|IMAGE|ARCHIVE|SUB|MEM|FILE|SEND|CB|IB)_|COMPRESS|AUTOTRIE", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Delivery:
         None: cards alone.
     cards : str
         That came beside the body, one a line.
+    described : ExtensionRecord or None
+        What the body turned out to be, see `describe`.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Delivery:
     source: str
     clobber: bool
     instructions: Instructions = NO_INSTRUCTIONS
+    described: ExtensionRecord | None = None
 
 
 def content_sum(body: Body | None, cards: str) -> str:
@@ -91,6 +100,29 @@ def describe(body: Body, name: str) -> ExtensionRecord:
         sha256=body.sha256,
         compressed=chosen.is_compressed_image,
     )
+
+
+def words_in(body: Body, described: ExtensionRecord) -> Instructions:
+    """Return the control words of the header in a body.
+
+    A camera may use such a word for something else: what does not fit is left out, and its image taken.
+    """
+    with body.path.open("rb") as stream:
+        stream.seek(described.header_offset)
+        block = stream.read(described.data_offset - described.header_offset)
+    places = [at for at in range(0, len(block), CARD) if _MAY_BE_A_WORD.match(block, at)]
+    cards, _ = repair_cards(b"".join(block[at : at + CARD] for at in places))
+    return words_among("\n".join(cards))
+
+
+def words_among(text: str) -> Instructions:
+    """Return the control words among cards, one a line; what does not fit is left out."""
+    header, found = parsed(text), NO_INSTRUCTIONS
+    for keyword in header:
+        if keyword:
+            with contextlib.suppress(Misconfigured):
+                found = merged(found, instructions_in({keyword: header[keyword]}))
+    return found
 
 
 def recorded(
