@@ -72,6 +72,9 @@ def call_of(job: Job, *, configuration: str = "") -> FlowCall:
         case JobKind.BUILD:
             build = {"exposure": job.exposures[0], "builder": job.builder}
             return FlowCall("flows.building.build_exposure", {**build, **common})
+        case JobKind.CUBE:
+            built = {"exposure": job.exposures[0], "builder": job.builder, "order": job.order}
+            return FlowCall("flows.building.archive_built_exposure", {**built, **common})
     message = f"no flow shows job {job.job_id} of kind {job.kind}"
     raise Misconfigured(message)
 

@@ -30,6 +30,7 @@ from deployments.calls import call_of, problem_of
 from deployments.childlogs import log_nights, speaking
 from deployments.definitions import load_flow
 from deployments.dispatching import Dispatcher
+from deployments.keyed import show_keyed
 from deployments.late import Orphans, report_late
 from deployments.pipe import Line, decode, encode
 from deployments.scheduling import StageScheduler
@@ -86,6 +87,7 @@ class Runner:
             JobKind.ARCHIVE: asyncio.Semaphore(1),
             # no work is done in these; they must not wait for masters and stages that take minutes
             JobKind.BUILD: asyncio.Semaphore(1),
+            JobKind.CUBE: asyncio.Semaphore(1),
         }
         self._place_for_others = asyncio.Semaphore(1)
         self._dispatcher = Dispatcher(bench) if settings.dispatch is Dispatch.DEPLOYMENT else None
@@ -155,6 +157,10 @@ class Runner:
             )
         call = call_of(job)
         handover = Handover(job, lambda *told: self._work_tells(running, *told), lambda: running.cancelled)
+        if job.kind in (JobKind.BUILD, JobKind.CUBE):
+            with handed_over(handover):
+                running.flow_run_id, problem = await show_keyed(job, call)
+            return problem
         with handed_over(handover), tags(*self._orphans.tags):
             state: State[Any] = await load_flow(call.entrypoint)(**call.parameters, return_state=True)
         running.flow_run_id = running.flow_run_id or str(state.state_details.flow_run_id or "")

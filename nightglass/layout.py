@@ -31,6 +31,11 @@ class Layout:
         return self.root / "run"
 
     @property
+    def tellings(self) -> Path:
+        """What Prefect is still to be told of image builders."""
+        return self.run / "tellings"
+
+    @property
     def prefect_home(self) -> Path:
         """Home of the embedded Prefect server."""
         return self.root / "prefect"

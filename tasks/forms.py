@@ -27,6 +27,7 @@ __all__ = [
     "JobId",
     "KindList",
     "NightLabel",
+    "OrderName",
     "RedoRule",
     "RoleName",
     "Seconds",
@@ -44,6 +45,7 @@ JobId = str
 Seconds = Annotated[float, Field(ge=0.1, le=600)]
 Hours = Annotated[float, Field(ge=0, le=8760)]
 BuilderName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,31})?$")]
+OrderName = Annotated[str, Field(pattern=r"^(\d{8}T\d{9})?$")]
 StreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 What = Annotated[str, Field(pattern=r"^(raw|reduced)?$")]
 RedoRule = Annotated[str, Field(pattern=r"^(changed|failed|all)$")]

@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from nightglass.builder.cubeaccounts import order_label
 from nightglass.builder.records import ExposureView, FrameState, FrameView
 from nightglass.errors import Misconfigured
 from nightglass.fitsio import write_atomic
 
-__all__ = ["STEPS", "Account", "FrameAccount", "make_account", "read_account", "write_account"]
+__all__ = ["CLEARED", "STEPS", "Account", "FrameAccount", "make_account", "read_account", "write_account"]
 
 STEPS: Mapping[str, tuple[str, str]] = {
     "collect": ("assigned", "last"),
@@ -23,6 +24,9 @@ STEPS: Mapping[str, tuple[str, str]] = {
     "plot": ("built", "plotted"),
 }
 """Step of a frame -> the times between which it happened, see `FrameView.times`."""
+
+CLEARED = "cleared"
+"""State of an exposure that was thrown away before it was complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,7 @@ class FrameAccount:
     missing: list[str] = field(default_factory=list)
     files: int = 0
     times: dict[str, float] = field(default_factory=dict)
+    revision: int = 1
 
     def seconds(self, step: str) -> float | None:
         """Return how long a step took; None: it did not happen."""
@@ -60,6 +65,8 @@ class Account:
     ----------
     exposure : str
         ``<camera>/<night>/<number>``.
+    opened : str
+        When it was opened, which tells exposures of one number apart; see `order_label`.
     """
 
     exposure: str
@@ -70,6 +77,13 @@ class Account:
     state: str
     frames: list[FrameAccount] = field(default_factory=list)
     archive: str = ""
+    opened: str = ""
+
+    @property
+    def mark(self) -> object:
+        """What has to differ for the exposure to be told of again."""
+        frames = [(frame.frame, frame.state, frame.revision) for frame in self.frames]
+        return self.opened, self.state == CLEARED, frames
 
     def summary(self, step: str) -> dict[str, Any]:
         """Return how many frames a step was done for, and how long it took: ``frames``, ``p50_s``, ``p95_s``."""
@@ -95,6 +109,7 @@ def make_account(builder: str, camera: str, exposure: ExposureView, frames: Sequ
         expid=exposure.expid,
         state=exposure.state.value,
         archive=str(exposure.archive) if exposure.archive else "",
+        opened=order_label(exposure.opened_at),
         frames=[
             FrameAccount(
                 frame=view.frame,
@@ -104,6 +119,7 @@ def make_account(builder: str, camera: str, exposure: ExposureView, frames: Sequ
                 missing=list(view.missing),
                 files=len(view.files),
                 times=dict(view.times),
+                revision=view.revision,
             )
             for view in frames
         ],
@@ -111,7 +127,13 @@ def make_account(builder: str, camera: str, exposure: ExposureView, frames: Sequ
 
 
 def write_account(path: Path, account: Account) -> None:
-    """Put an account in place of the last one."""
+    """Put an account in place of the last one.
+
+    Raises
+    ------
+    Retryable
+        If the file system refuses.
+    """
     with write_atomic(path) as part:
         part.write_text(json.dumps(asdict(account), indent=1))
 

@@ -138,6 +138,8 @@ class Archivist:
             except Exception as error:  # noqa: BLE001 - a boundary: whatever one exposure causes, the next ones go on
                 _log.warning("exposure %s cannot be archived", expid, exc_info=error)
                 self._failed(expid, error)
+                if (account := self._accounts.get(expid)) is not None:  # it was cleared while it waited
+                    self._tell_account(account.without(error, again=False))
                 _tell(futures, lambda future, error=error: future.set_exception(error))  # type: ignore[misc]
             else:
                 _tell(futures, lambda future, path=path: future.set_result(path))  # type: ignore[misc]

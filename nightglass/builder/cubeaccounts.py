@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 from nightglass.builder.records import ExposureView
 from nightglass.errors import Misconfigured, NightglassError
 from nightglass.fitsio import write_atomic
+from nightglass.layout import Layout
+from nightglass.model import Night
 
 if TYPE_CHECKING:
     from nightglass.cubes import CubeSummary
 
-__all__ = ["CubeAccount", "CubeSource", "order_label", "read_cube_account", "write_cube_account"]
+__all__ = ["CubeAccount", "CubeSource", "newest_account", "order_label", "read_cube_account", "write_cube_account"]
 
 _MIB = 2.0**20
 _MOST_PROBLEMS = 100
@@ -168,6 +170,23 @@ def order_label(asked_at: float) -> str:
     """Return what orders of one exposure are told apart by: their time (seconds since 1970) to the millisecond, UTC."""
     moment = datetime.fromtimestamp(asked_at, UTC)
     return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}"
+
+
+def newest_account(layout: Layout, camera: str, night: Night, builder: str, expid: int) -> Path:
+    """Return where the account of the last order to archive an exposure is.
+
+    Raises
+    ------
+    Misconfigured
+        If there is none.
+    """
+    pattern = layout.cube_account(camera, night, builder, expid, "X")
+    paths = pattern.parent.glob(pattern.name.replace("-archive-X.", "-archive-*."))
+    newest = max(paths, default=None)
+    if newest is None:
+        message = f"exposure {expid} of builder {builder}, night {night}, has no account of a cube"
+        raise Misconfigured(message, remedy="it is written when an exposure is archived, or cannot be")
+    return newest
 
 
 def write_cube_account(path: Path, account: CubeAccount) -> None:

@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nightglass.errors import Misconfigured, NightglassError, Rejected
+from nightglass.errors import Misconfigured, NightglassError
 from nightglass.model import Night, Sighting
+from nightglass.watch.accounting import Accountant
 from nightglass.watch.sources import Place, built_camera, stream_directory
 
 if TYPE_CHECKING:
-    from nightglass.builder.accounts import Account
     from nightglass.builder.cubeaccounts import CubeAccount
-    from nightglass.builder.records import ExposureView, FrameView
+    from nightglass.builder.records import FrameView
     from nightglass.builder.service import Builder
     from nightglass.config import BuilderSource, Camera, Observatory
     from nightglass.layout import Layout
@@ -29,18 +29,15 @@ if TYPE_CHECKING:
     from nightglass.pool import Pool
     from nightglass.watch.alarms import Alarms
     from nightglass.watch.sources import SightingFunction
+    from nightglass.watch.telling import Teller
     from nightglass.web import WebServer
 
 __all__ = ["BuildingDesk", "open_builder"]
 
 _log = logging.getLogger(__name__)
 
-_IDLE_S = 120.0
-"""An exposure that nobody finalises is told of when nothing happened to it for this long."""
 _RETRY_S = 5.0
 """Between two attempts to get the port."""
-
-AccountFunction = Callable[["Account"], None]
 
 
 class BuildingDesk:
@@ -56,8 +53,8 @@ class BuildingDesk:
         Who makes cubes, and who knows the masters.
     on_sighting : callable, optional
         Told each frame that was published, from threads of the builders; without it none is.
-    on_account : callable, optional
-        Told of each exposure once, when it is complete or was left.
+    teller : Teller, optional
+        Tells Prefect of exposures and cubes.
 
     Raises
     ------
@@ -76,14 +73,12 @@ class BuildingDesk:
         pool: Pool | None = None,
         ledger: Ledger | None = None,
         on_sighting: SightingFunction | None = None,
-        on_account: AccountFunction | None = None,
+        teller: Teller | None = None,
     ) -> None:
         self._observatory = observatory
         self._layout = layout
         self._alarms = alarms
-        self._on_account = on_account
         self._complaints: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-        self._told: dict[tuple[str, int], tuple[str, int]] = {}
         self._places: dict[tuple[str, Night], Place] = {}
         self._life = ExitStack()
         self._server: WebServer | None = None
@@ -91,6 +86,13 @@ class BuildingDesk:
         self._sources = {source.name: source for source in observatory.builders}
         self._cameras = {source.name: _camera(source, cameras) for source in observatory.builders}
         self.builders: dict[str, Builder] = {}
+        self._accountant = Accountant(
+            self.builders,
+            {name: camera.name for name, camera in self._cameras.items()},
+            layout=layout,
+            teller=teller,
+            complain=lambda name, text: self._complaints.put((name, text)),
+        )
         for source in observatory.builders:
             self.builders[source.name] = open_builder(
                 source,
@@ -100,6 +102,7 @@ class BuildingDesk:
                 ledger=ledger,
                 on_frame=partial(self._sight, source.name, on_sighting) if on_sighting is not None else None,
                 on_alarm=lambda text, name=source.name: self._complaints.put((name, text)),  # type: ignore[misc]
+                on_cube=self._accountant.take_cube,
             )
         if self.builders:
             from nightglass.web import check_place  # heavy; only where there is something to serve
@@ -124,6 +127,7 @@ class BuildingDesk:
         """Take up what was begun, and open the port."""
         for builder in self.builders.values():
             self._life.enter_context(builder)
+        self._accountant.start()
         if self.builders:
             self._serve(time.monotonic())
 
@@ -131,16 +135,17 @@ class BuildingDesk:
         """Close the port, then the builders; what was acknowledged is on the disk."""
         self._life.close()
         self._server = None
-        self._tell_exposures()
+        self._accountant.look()
 
     def look(self) -> list[dict[str, Any]]:
         """Raise and clear alarms, tell of exposures that are over, and describe each builder for the heartbeat."""
         now = time.monotonic()
         if self.builders and self._server is None and now >= self._next_attempt:
             self._serve(now)
-        self._tell_exposures()
+        self._accountant.look()
         while not self._complaints.empty():
             name, text = self._complaints.get()
+            text = text.removeprefix(f"image builder {name}: ")
             self._alarms.raise_(f"builder/{name}", f"Trouble with image builder {name}", text)
             self._alarms.clear(f"builder/{name}")  # an event, not a state
         return [self._describe(name, builder) for name, builder in self.builders.items()]
@@ -175,51 +180,6 @@ class BuildingDesk:
         directory = self._layout.received(camera.name, night, name)
         files = stream_directory(self._sources[name], self._layout)
         return self._places.setdefault((name, night), Place(files, camera, directory, night))
-
-    def _tell_exposures(self) -> None:
-        for name, builder in self.builders.items():
-            for view in builder.exposures():
-                mark = (view.state.value, len(view.frames))
-                if self._told.get((name, view.expid)) == mark:
-                    continue
-                if (account := self._account(name, builder, view)) is not None:
-                    self._told[name, view.expid] = mark
-                    self._tell(account)
-
-    def _account(self, name: str, builder: Builder, view: ExposureView) -> Account | None:
-        """Return the account of an exposure that is over; None: it is not."""
-        from nightglass.builder.accounts import make_account
-        from nightglass.builder.records import ExposureState, FrameState
-
-        if not view.frames:
-            return None
-        try:
-            newest = max(builder.frame(view.expid, view.frames[-1]).times.values(), default=0.0)
-            if view.state is ExposureState.OPEN and time.time() - newest < _IDLE_S:
-                return None
-            frames = [builder.frame(view.expid, number) for number in view.frames]
-        except Rejected:  # cleared just now
-            return None
-        if any(frame.state is FrameState.OPEN for frame in frames):
-            return None
-        return make_account(name, self._cameras[name].name, view, frames)
-
-    def _tell(self, account: Account) -> None:
-        from nightglass.builder.accounts import read_account, write_account
-
-        path = self._layout.account(account.camera, Night(account.night), account.builder, account.expid)
-        try:
-            before = read_account(path)
-        except Misconfigured:  # none yet
-            before = None
-        try:
-            write_account(path, account)
-        except NightglassError as error:
-            self._complaints.put((account.builder, str(error)))
-        if self._on_account is not None and (
-            before is None or (before.state, len(before.frames)) != (account.state, len(account.frames))
-        ):
-            self._on_account(account)
 
     def _describe(self, name: str, builder: Builder) -> dict[str, Any]:
         exposures = builder.exposures()

@@ -34,6 +34,8 @@ class JobKind(enum.StrEnum):
     """`archive_night` for `Job.exposures` of one night of one camera."""
     BUILD = "build"
     """Show what an image builder did for an exposure: it is done already, and its account written down."""
+    CUBE = "cube"
+    """Show what an image builder made of an exposure that it archived, or why not; as BUILD."""
     REPORT = "report"
     """Show the dark runs that the ledger holds as unreported; nothing to do in the dark itself."""
 
@@ -76,9 +78,11 @@ class Job:
     kinds : tuple of Kind
         For `JobKind.MASTERS`: which masters; empty: all.
     exposures : tuple of str
-        For `JobKind.ARCHIVE`: which exposures; empty: all. For `JobKind.BUILD`: the one that was built.
-    builder : str
-        For `JobKind.BUILD`: the image builder.
+        For `JobKind.ARCHIVE`: which exposures; empty: all. For `JobKind.BUILD` and `JobKind.CUBE`: the one.
+    builder, order : str
+        For these two: the image builder, and what tells its orders, or exposures of one number, apart.
+    progress : str
+        For these two: what is going on; empty: it is over.
     """
 
     job_id: str
@@ -92,6 +96,8 @@ class Job:
     kinds: tuple[Kind, ...] = ()
     exposures: tuple[str, ...] = ()
     builder: str = ""
+    order: str = ""
+    progress: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -107,6 +113,8 @@ class Job:
             "kinds": [kind.value for kind in self.kinds],
             "exposures": list(self.exposures),
             "builder": self.builder,
+            "order": self.order,
+            "progress": self.progress,
         }
 
     @classmethod
@@ -133,6 +141,8 @@ class Job:
                 kinds=tuple(Kind(kind) for kind in record["kinds"]),
                 exposures=tuple(record["exposures"]),
                 builder=record["builder"],
+                order=record["order"],
+                progress=record["progress"],
             )
         except (KeyError, TypeError, ValueError) as error:
             message = f"a job record does not fit: {error!r}"

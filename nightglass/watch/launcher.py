@@ -98,8 +98,10 @@ class Launcher:
         stage: Stage | None = None,
         exposures: tuple[str, ...] = (),
         builder: str = "",
-    ) -> None:
-        """Launch a job that is no group: masters, a stage, archives, or the report of late runs."""
+        order: str = "",
+        progress: str = "",
+    ) -> Job:
+        """Launch a job that is no group: masters, a stage, archives, what builders did, or the report of late runs."""
         name = stage.value if stage else {JobKind.REPORT: "late-runs"}.get(kind, kind.value)
         job = Job(
             job_id=secrets.token_hex(_ID_BYTES),
@@ -111,8 +113,11 @@ class Launcher:
             stage=stage,
             exposures=exposures,
             builder=builder,
+            order=order,
+            progress=progress,
         )
         self._launch(job, now)
+        return job
 
     def listen(self, now: float) -> None:
         """Take the reports of the executors, and look at the ledger for what they are about."""

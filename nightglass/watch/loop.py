@@ -178,6 +178,7 @@ class Watch:
         timers.every(2.0, "sources", self._sync_sources)
         timers.every(2.0, "nights", self._tend_nights)
         timers.every(5.0, "search", lambda: parts.search.look(time.monotonic()))
+        timers.every(0.5, "what builders did", lambda: parts.teller.look(time.monotonic()))
         timers.every(5.0, "late reports", lambda: parts.chores.start_reports(time.monotonic()))
         if parts.finish is None:  # else the final stage follows at once, and archives all
             timers.every(2.0, "archives", lambda: parts.archives.look(time.monotonic()))
@@ -292,6 +293,7 @@ class Watch:
         self.phase = WatchPhase.DRAINING
         self._attempt("sources", parts.sources.stop)
         self._attempt("image builders", parts.building.stop)
+        self._attempt("what builders did", lambda: parts.teller.look(time.monotonic()))
         self._attempt("streams", lambda: parts.streams.stop(hurry=self._hurried))
         self._take_in_the_last()
         self._attempt("checks", parts.intake.stop)

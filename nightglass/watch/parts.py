@@ -23,7 +23,6 @@ from nightglass.watch.dark import DarkExecutor
 from nightglass.watch.dispatch import Dispatch
 from nightglass.watch.heartbeat import choose_path
 from nightglass.watch.intake import Intake
-from nightglass.watch.jobs import JobKind
 from nightglass.watch.launcher import Launcher
 from nightglass.watch.nightkeeper import NightFunction, NightKeeper
 from nightglass.watch.once import Finish
@@ -33,10 +32,10 @@ from nightglass.watch.searching import Search
 from nightglass.watch.sentry import Sentry
 from nightglass.watch.sources import Sources
 from nightglass.watch.streams import StreamDesk
+from nightglass.watch.telling import Teller
 from nightglass.watch.work import Workbench
 
 if TYPE_CHECKING:
-    from nightglass.builder.accounts import Account
     from nightglass.config import Camera, Observatory
     from nightglass.ledger import Entry
     from nightglass.watch.executor import Executor
@@ -80,6 +79,7 @@ class Parts:
     keeper: NightKeeper
     chores: Chores
     archives: ArchiveDesk
+    teller: Teller
     collector: Collector
     curves: CurveDesk
     # these need one another, so they are put in as they are made
@@ -108,22 +108,11 @@ class Parts:
         self.curves.note(entries)
         self.search.take(entries, now)
 
-    def show_account(self, account: Account) -> None:
-        """Show in Prefect, where there is one, what was built of an exposure."""
-        if self.launcher.main is not None:
-            self.launcher.start(
-                JobKind.BUILD,
-                account.camera,
-                Night(account.night),
-                now=time.monotonic(),
-                exposures=(account.exposure,),
-                builder=account.builder,
-            )
-
     def take_end(self, job: Job, report: JobReport) -> None:
         """Take the end of a job that is no group job."""
         self.chores.ended(job, report, time.monotonic())
         self.archives.ended(job, report, time.monotonic())
+        self.teller.ended(job, report, time.monotonic())
 
 
 def assemble(
@@ -198,7 +187,7 @@ def _receive(parts: Parts, bench: Workbench, receiving: Observatory, cameras: Ma
         ledger=bench.ledger,
         alarms=parts.alarms,
         on_sighting=parts.intake.sight,
-        on_account=parts.show_account,
+        teller=parts.teller,
     )
 
 
@@ -247,6 +236,7 @@ def _core(bench: Workbench, executor: Executor | None, calls: Calls) -> Parts:
             on_again=lambda entries: parts.take_over(entries),
         ),
         archives=ArchiveDesk(bench.ledger, launcher, keeper, alarms, rules=observatory.archive),
+        teller=Teller(launcher, layout.tellings),
         collector=Collector(bench.ledger, bench.cameras, queue),
         curves=CurveDesk(bench.cameras, ledger=bench.ledger, layout=layout),
     )

@@ -51,4 +51,7 @@ def _flow_of(job: Job) -> tuple[str, dict[str, Any]]:
             return "archive-night", {"night": job.night.label}
         case JobKind.BUILD:
             return "build-exposure", {"exposure": job.exposures[0], "builder": job.builder}
+        case JobKind.CUBE:
+            built = {"exposure": job.exposures[0], "builder": job.builder, "order": job.order}
+            return "archive-built-exposure", built
     return "make-masters", {"night": job.night.label}

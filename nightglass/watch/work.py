@@ -66,7 +66,7 @@ def perform(job: Job, bench: Workbench, *, on_phase: PhaseFunction) -> dict[str,
             return _perform_stage(job, bench)
         case JobKind.ARCHIVE:
             return _perform_archive(job, bench)
-        case JobKind.BUILD | JobKind.REPORT:
+        case JobKind.BUILD | JobKind.CUBE | JobKind.REPORT:
             return {}  # without Prefect there is nowhere to report to
 
 

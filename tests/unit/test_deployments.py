@@ -146,6 +146,9 @@ CALLS = {
     "midway-postprocess": job(JobKind.STAGE, stage=Stage.MIDWAY),
     "final-postprocess": job(JobKind.STAGE, stage=Stage.FINAL),
     "build-exposure": job(JobKind.BUILD, exposures=("lynx/20260821/1",), builder="guider"),
+    "archive-built-exposure": job(
+        JobKind.CUBE, exposures=("lynx/20260821/1",), builder="guider", order="20260821T081320123"
+    ),
     "archive-exposure": job(JobKind.ARCHIVE, exposures=("lynx/20260821/1",)),
     "archive-night": job(JobKind.ARCHIVE, exposures=("lynx/20260821/1", "lynx/20260821/2")),
 }
