@@ -123,16 +123,20 @@ def _bad_pixel_files(camera: Camera) -> Iterator[tuple[Verdict, str]]:
 def _builders(observatory: Observatory) -> Iterator[tuple[Verdict, str]]:
     from nightglass.builder.presets import options_of
     from nightglass.watch.instance import lock_holder
-    from nightglass.web import Site, WebServer
+    from nightglass.web import Site, WebServer, check_place
 
     for source in observatory.builders:
         options = options_of(source)
         yield Verdict.OK, f"{source.name}: {source.preset}, {', '.join(options.sources) or 'any source'}"
-    web, run = observatory.web, Layout(observatory.root).run
+    web, run, token = observatory.web, Layout(observatory.root).run, os.environ.get("NIGHTGLASS_TOKEN", "")
+    if observatory.builders:
+        check_place(web.host, token)
     names = {load_camera(each.camera, directories=observatory.camera_directories).name for each in observatory.builders}
-    if observatory.builders and not any(lock_holder(run, name) for name in names):
-        # whoever has the builders has the port, too
-        with WebServer(Site(token=os.environ.get("NIGHTGLASS_TOKEN", "")), host=web.host, port=web.port) as server:
+    holders = sorted({holder for name in names if (holder := lock_holder(run, name)) is not None})
+    if holders:  # whoever has the builders has the port, too
+        yield Verdict.OK, f"they run already, in process {', '.join(map(str, holders))}"
+    elif observatory.builders:
+        with WebServer(Site(token=token), host=web.host, port=web.port) as server:
             yield Verdict.OK, f"they would be reached at {server.url}"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 
 from rich.text import Text
 
 from deployments.cli.screen import output
 from deployments.cli.session import open_session
+from deployments.logs import logging_to
 from deployments.preflight import Verdict, preflight
 
 __all__ = ["check_command"]
@@ -19,7 +22,8 @@ def check_command(*, config: Path | None, root: Path | None) -> int:
     """Print each check as it is made; return 1 if one failed."""
     session, console = open_session(config, root), output()
     found: list[Verdict] = []
-    with console.status("looking..."):
+    # a cluster that is started to be looked at has much to say of itself
+    with logging_to(logging.StreamHandler(sys.stderr), level="WARNING"), console.status("looking..."):
         for check in preflight(session.observatory):
             sign, style = _STYLES[check.verdict]
             line = Text.assemble((f"{sign} {check.verdict.value:<5}", style), f"{check.name:<15}")

@@ -54,11 +54,15 @@ def serve(
     ] = None,
     camera: Camera = None,
     host: _Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Of the page.", min=0, max=65535)] = 8150,
+    port: Annotated[int, typer.Option(help="Of the page of the night.", min=0, max=65535)] = 8150,
     config: Config = None,
     root: Root = None,
 ) -> None:
-    """Serve the page of the night, the live monitors, and the image builders unless a watch has them."""
+    """Serve the page of the night, the live monitors, and the image builders unless a watch has them.
+
+    Image builders have a port of their own, 8140, with a page, the interface and its description: see [web] of the
+    observatory file.
+    """
     from deployments.cli.serve import serve_command
 
     raise typer.Exit(serve_command(monitors or [], host=host, port=port, camera=camera, config=config, root=root))

@@ -67,6 +67,10 @@ def add_row(made: Table, *cells: RenderableType, style: str | None = None) -> No
     made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), style=style)
 
 
+_SERVING = "serving"
+"""Phase of a process that has image builders and runs no night."""
+
+
 def night_screen(view: NightView, *, width: int = _WIDE) -> RenderableType:
     """Return the whole screen of a night.
 
@@ -172,7 +176,7 @@ def _archives(states: Mapping[ArchiveState, int]) -> Text:
 
 def _watch(view: NightView, index: int) -> Text:
     beat = view.watches[index]
-    text = Text(f"{beat.phase}, {beat.queued} queued, {beat.running} running")
+    text = Text(beat.phase if beat.phase == _SERVING else f"{beat.phase}, {beat.queued} queued, {beat.running} running")
     state = str(beat.breaker.get("state", ""))
     if state == "open":
         text.append(f"   breaker open: {beat.breaker.get('reason', '')}", "yellow")
@@ -202,7 +206,7 @@ def _stream(state: Mapping[str, Any]) -> Text:
 
 
 def _stage(stage: StageRecord, at: float) -> Text:
-    left = stage.due.timestamp() - at
+    left, pending = stage.due.timestamp() - at, stage.state.value == "pending"
     when = {
         "pending": f"in {duration(left)}" if left > 0 else f"due {duration(-left)} ago",
         "running": "running",
@@ -210,7 +214,9 @@ def _stage(stage: StageRecord, at: float) -> Text:
         "failed": f"failed: {stage.reason}",
     }[stage.state.value]
     style = {"done": "green", "failed": "red", "running": "bright_cyan"}.get(stage.state.value, "")
-    return Text.assemble(f"{stage.stage.value} ", (when, style), f" ({stage.due:%H:%M} UTC)" if left > 0 else "")
+    return Text.assemble(
+        f"{stage.stage.value} ", (when, style), f" ({stage.due:%H:%M} UTC)" if pending and left > 0 else ""
+    )
 
 
 def _recent(view: NightView, *, wide: bool) -> Table:
@@ -237,6 +243,8 @@ def _recent_row(entry: Entry, at: float, measures: Iterable[tuple[str, str]]) ->
 
 def _measured(entry: Entry, name: str, form: str) -> str:
     value = entry.measured.get(name)
+    if name == "seeing" and value == entry.measured.get("fwhm_pixels"):
+        form = "{:.2f} px"  # the scale of the camera is not known
     return form.format(value) if isinstance(value, (int, float)) and value == value else ""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from nightglass.watch.building import BuildingDesk
 
 __all__ = ["NightPage", "serve_command"]
-
-_log = logging.getLogger(__name__)
 
 _KEEP_S = 1.0
 _RECENT = 12
@@ -51,38 +50,70 @@ def serve_command(
         site = Site(monitors=monitors, night=page, elsewhere=lambda: running_monitors(run), token=token())
         server = stack.enter_context(open_server(site, host, port))
         console.print(f"serving {server.url}/{'?token=...' if site.token else ''}   (Ctrl-C ends)", markup=False)
-        desk = stack.enter_context(_building(session))
-        if desk is not None:
-            console.print(f"image builders: {desk.address}/v1/docs", markup=False)
+        desk, pulse = stack.enter_context(_building(session))
+        if session.observatory.builders:
+            console.print(_where(session, desk), markup=False)
         while not stop.wait(_KEEP_S):
-            if desk is not None:
-                desk.look()
+            pulse("serving")
     return 0
 
 
+def _where(session: Session, desk: BuildingDesk | None) -> str:
+    """Return the line that says where the image builders are."""
+    web = session.observatory.web
+    if desk is None:
+        return f"image builders: another process has them, at port {web.port}; nightglass status tells of it"
+    if not desk.address:
+        return (
+            f"image builders: port {web.port} of {web.host} is taken; it is tried again ([web] port names another one)"
+        )
+    return f"image builders: {desk.address}/   (addresses: {desk.address}/v1/docs)"
+
+
 @contextmanager
-def _building(session: Session) -> Iterator[BuildingDesk | None]:
-    """Host the image builders of the observatory file while a block runs; None: there are none, or a watch has them."""
+def _building(session: Session) -> Iterator[tuple[BuildingDesk | None, Callable[[str], None]]]:
+    """Host the image builders of the observatory file while a block runs, and say how to have them looked after.
+
+    None: there are none, or a watch has them.
+    """
     from nightglass.config import load_camera
     from nightglass.watch.alarms import Alarms
     from nightglass.watch.building import BuildingDesk
+    from nightglass.watch.heartbeat import Heartbeat, choose_path, write_heartbeat
     from nightglass.watch.instance import InstanceLock, lock_holder
 
     observatory, run = session.observatory, session.layout.run
     texts = {builder.camera for builder in observatory.builders}
     cameras = {text: load_camera(text, directories=observatory.camera_directories) for text in texts}
-    names = {camera.name for camera in cameras.values()}
-    if not cameras or any(lock_holder(run, name) for name in names):
-        yield None
+    names = sorted({camera.name for camera in cameras.values()})
+    if not cameras or any(lock_holder(run, name) is not None for name in names):
+        yield None, lambda _: None
         return
     with InstanceLock(run, names):
-        alarms = Alarms(lambda subject, text: _log.warning("%s: %s", subject, text))
+        alarms = Alarms(lambda *_: None)  # it is in the log, which is the terminal
         desk = BuildingDesk(observatory, cameras, layout=session.layout, alarms=alarms)
+        path, started = choose_path(run, names), time.time()
+
+        def pulse(phase: str) -> None:
+            told = [{"subject": one.subject, "text": one.text, "since": one.since} for one in alarms.standing]
+            beat = Heartbeat(
+                pid=os.getpid(),
+                at=time.time(),
+                started=started,
+                phase=phase,
+                cameras=names,
+                builders=desk.look(),
+                alarms=told,
+            )
+            with suppress(OSError):  # a full disk ends no collecting
+                write_heartbeat(path, beat)
+
         desk.start()
         try:
-            yield desk
+            yield desk, pulse
         finally:
             desk.stop()
+            pulse("stopped")
 
 
 class NightPage:

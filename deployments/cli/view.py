@@ -92,10 +92,11 @@ def look(
     layout, now = Layout(observatory.root), time.time()
     records = [item for item in ledger.nights(camera) if item.night == night]
     beats = read_heartbeats(layout.run) if layout.run.is_dir() else ()
+    watches = tuple(beat for beat in beats if now - beat.at < _FRESH_S and beat.phase != "stopped")
     return NightView(
         at=now,
         night=night,
-        cameras=cameras_of(ledger, night, camera),
+        cameras=cameras_of(ledger, night, camera) or tuple(sorted({name for beat in watches for name in beat.cameras})),
         counts=ledger.counts(night, camera),
         latency_s=ledger.latencies(night, camera),
         lag_s=ledger.lag(camera, now=now),
@@ -104,7 +105,7 @@ def look(
         stages=tuple(stage for item in records for stage in item.stages),
         recent=ledger.latest(night, camera, limit=recent) if recent else (),
         disk=_disk(observatory.root),
-        watches=tuple(beat for beat in beats if now - beat.at < _FRESH_S and beat.phase != "stopped"),
+        watches=watches,
         ui_url=prefect_ui(observatory),
         archives=ledger.archive_counts(night, camera),
         built=ledger.archive_counts(night, camera, built=True),

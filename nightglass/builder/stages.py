@@ -115,7 +115,8 @@ class StageLine:
                 continue
             except Exception as error:  # noqa: BLE001 - a boundary: whatever one frame causes, the next ones go on
                 level = logging.WARNING if isinstance(error, NightglassError) else logging.ERROR
-                _log.log(level, "frame %s/%s, %s: %s", item.expid, item.frame, stage.name, error, exc_info=error)
+                where = None if level == logging.WARNING else error  # what was raised on purpose says enough
+                _log.log(level, "frame %s/%s, %s: %s", item.expid, item.frame, stage.name, error, exc_info=where)
                 self._on_trouble(stage.name, item.expid, item.frame, error)
             self._go_on(index, item)
 

@@ -262,7 +262,8 @@ class Observatory(Section):
         for what, texts in zip(("name", "camera"), zip(*names, strict=True), strict=False):
             twice = sorted({text for text in texts if texts.count(text) > 1})
             if twice:  # they would share the numbers of their exposures
-                message = f"two {info.field_name} have the {what} {twice[0]!r}"
+                message = f"two {info.field_name} have the {what} {twice[0]!r}; give each one of its own"
+                message += ", a copy of the camera file under another name" if what == "camera" else ""
                 raise ValueError(message)
         return value
 

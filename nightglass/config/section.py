@@ -59,25 +59,33 @@ def validate(model: type[S], values: Mapping[str, Any], *, where: str) -> S:
         raise Misconfigured(message) from None
 
 
+_FEW = 12
+"""So many choices can be read."""
+
+
 def choose(name: str, choices: Iterable[str], *, what: str) -> str:
     """Return name if it is one of the choices.
 
     Raises
     ------
     Misconfigured
-        Naming all the choices, the closest first.
+        Naming the closest choice, and all of them where they are few or none is close.
     """
     known = sorted(choices)
     if name in known:
         return name
     close = difflib.get_close_matches(name, known, n=1)
     message = f"there is no {what} {name!r}"
+    if close and len(known) > _FEW:
+        raise Misconfigured(message, remedy=f"did you mean {close[0]!r}?")
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise Misconfigured(message, remedy=f"{hint}choices: {', '.join(known) or 'none'}")
 
 
 def _describe(model: type[BaseModel], problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":  # our own words, which name the value
+        return f"{place or 'the file'}: {problem['ctx']['error']}"
     if problem["type"] != "extra_forbidden":
         return f"{place or 'the file'}: {problem['msg']} (got {problem['input']!r})"
     known = sorted(_fields_at(model, problem["loc"][:-1]))

@@ -29,11 +29,19 @@ __all__ = [
     "members_of",
 ]
 
+_MOST_ALIKE = 5
 _STAGES = ("seen", "complete", "grouped", "running", "reduced")
 
 _BY_KEY = Statement(select(entries).where(entries.c.key == bindparam("key")))
 _BY_EXPOSURE = Statement(select(entries).where(entries.c.exposure_id == bindparam("exposure_id")))
 _BY_PATH = Statement(select(entries).where(entries.c.path == bindparam("path")).order_by(entries.c.key.desc()).limit(1))
+_BY_END = Statement(
+    select(entries)
+    .where(entries.c.exposure_id.like(bindparam("end"), escape="\\"))
+    .order_by(entries.c.key.desc())
+    .limit(_MOST_ALIKE)
+)
+"""Looks at every row, so it is for what a person typed."""
 _BY_PARENT = Statement(select(entries).where(entries.c.parent == bindparam("parent")).order_by(entries.c.key))
 
 
@@ -50,24 +58,33 @@ def by_exposures(connection: Connection, exposure_ids: Iterable[str]) -> dict[st
 
 
 def find(connection: Connection, name: str) -> Row:
-    """Return the row of an exposure id, an entry key or a path, as a person may give it.
+    """Return the row of an exposure id, its last part, an entry key or a path, as a person may give it.
 
     Raises
     ------
     Misconfigured
-        If there is none.
+        If there is none, or several nights have one whose last part this is.
     """
     row = (
         _BY_EXPOSURE.one(connection, exposure_id=name)
         or _BY_KEY.one(connection, key=name)
         or _BY_PATH.one(connection, path=name)
     )
-    if row is None:
-        message = f"the ledger has no exposure {name!r}"
-        raise Misconfigured(
-            message, remedy="give an exposure id as `nightglass status` shows it, or the path of the file"
-        )
-    return row
+    if row is not None:
+        return row
+    ended = _BY_END.all(connection, end=f"%/{_literal(name)}") if name and "/" not in name else []
+    if len(ended) == 1:
+        return ended[0]
+    if ended:
+        message = f"{name!r} is in several nights: {', '.join(row['exposure_id'] for row in ended)}"
+        raise Misconfigured(message, remedy="give the whole exposure id, CAMERA/NIGHT/NAME")
+    message = f"the ledger has no exposure {name!r}"
+    raise Misconfigured(message, remedy="give an exposure id as `nightglass status` shows it, or the path of the file")
+
+
+def _literal(name: str) -> str:
+    """Return a name that LIKE takes as it is."""
+    return name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def find_all(connection: Connection, names: Iterable[str]) -> list[Row]:

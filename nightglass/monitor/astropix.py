@@ -116,7 +116,7 @@ class AstroPix4Monitor(Monitor[Readout]):
     def update(self) -> Picture:
         """Return time over threshold, hit map, and the quality of the readouts."""
         spread = self._spread
-        note = f"mean {spread.mean:.2f} µs, stdev {spread.stdev:.2f} µs" if spread.count > 1 else ""
+        note = f"mean {spread.mean:.2f} µs, stdev {spread.stdev:.2f} µs; " if spread.count > 1 else ""
         beyond = self._tot.overflow + self._tot.underflow
         active = int((self._map.contents > 0).sum())
         chips = [(f"chip {chip}", int(count)) for chip, count in enumerate(self._chips) if count]
@@ -126,7 +126,7 @@ class AstroPix4Monitor(Monitor[Readout]):
             message=f"{self._address or 'readouts'}: {self._readouts} readouts, {self._hits} hits",
             panels=(
                 HistogramPanel.of(
-                    self._tot, title="Time over threshold", y_label="hits per bin", note=f"{note}; {beyond:.0f} beyond"
+                    self._tot, title="Time over threshold", y_label="hits per bin", note=f"{note}{beyond:.0f} beyond"
                 ),
                 MapPanel(
                     title="Hit map",

@@ -162,9 +162,16 @@ def _trends(science: Sequence[Entry]) -> list[tuple[str, str, str]]:
         picture = trend([time for time, _ in points], [value for _, value in points])
         if picture:
             values = [value for _, value in points]
+            title += f", {_seeing_unit(science)}" if name == "seeing" else ""
             span = f"{min(values):.4g} to {max(values):.4g}, median {statistics.median(values):.4g}"
             found.append((title, span, picture))
     return found
+
+
+def _seeing_unit(science: Sequence[Entry]) -> str:
+    """Return the unit of the seeing: pixels where the camera's scale is not known."""
+    known = any(entry.measured.get("seeing") != entry.measured.get("fwhm_pixels") for entry in science)
+    return "arcseconds" if known else "pixels"
 
 
 def _is_number(value: object) -> bool:

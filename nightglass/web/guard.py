@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Request
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 __all__ = ["Guard", "is_loopback"]
 
@@ -20,6 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _COOKIE = "nightglass"
 _WEEK_S = 7 * 86400
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+_WRONG = 401, "this token is not the right one", "the command that serves has NIGHTGLASS_TOKEN in its environment"
 _HEADERS = {
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -61,23 +62,37 @@ class Guard:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        answer = self._refuse(Request(scope))
+        request = Request(scope)
+        refusal = self._refuse(request)
+        answer = _no(request, *refusal) if isinstance(refusal, tuple) else refusal
         await (answer or self._app)(scope, receive, dress)
 
-    def _refuse(self, request: Request) -> Response | None:
-        """Return the answer to a request that may not pass."""
+    def _refuse(self, request: Request) -> Response | tuple[int, str, str] | None:
+        """Return the answer to a request that may not pass, or its status, what is wrong and what to do."""
         if self._token:
             if (given := request.query_params.get("token")) is not None and request.method == "GET":
-                return self._welcome(request) if self._fits(given) else _no(401, "this token is not the right one")
+                return self._welcome(request) if self._fits(given) else _WRONG
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
             if not self._fits(bearer) and not self._fits(request.cookies.get(_COOKIE, "")):
-                return _no(401, "open this page with ?token=..., as the command printed it")
+                return (
+                    401,
+                    "a token is asked for",
+                    "open this page with ?token=..., or send Authorization: Bearer and the token",
+                )
         elif not is_loopback(host := _host(request)):
-            return _no(403, f"this server answers to 127.0.0.1 and localhost, not to {host!r}")
+            return (
+                403,
+                f"this server answers to 127.0.0.1 and localhost, not to {host!r}",
+                "forward its port by ssh, or set a token",
+            )
         elif _is_of_another_page(request):
-            return _no(403, "this server answers no pages of others")
+            return 403, "this server answers no pages of others", "open its own page"
         if request.method not in {"GET", "HEAD"} and "x-nightglass" not in request.headers:
-            return _no(403, "a request that changes something has to carry the header X-Nightglass")
+            return (
+                403,
+                "a request that changes something has to carry the header X-Nightglass",
+                "curl: -H 'X-Nightglass: 1'",
+            )
         return None
 
     def _fits(self, given: str) -> bool:
@@ -118,5 +133,8 @@ def _is_of_another_page(request: Request) -> bool:
     return request.headers.get("sec-fetch-site") == "cross-site" and request.headers.get("sec-fetch-mode") != "navigate"
 
 
-def _no(status: int, reason: str) -> Response:
-    return PlainTextResponse(f"{reason}\n", status_code=status)
+def _no(request: Request, status: int, error: str, remedy: str) -> Response:
+    """Refuse: a program in JSON as everywhere, a person in a line of text."""
+    if request.url.path.startswith("/v1/"):
+        return JSONResponse({"error": error, "remedy": remedy, "kind": "rejected"}, status_code=status)
+    return PlainTextResponse(f"{error} ({remedy})\n", status_code=status)

@@ -5,6 +5,7 @@ What it offers is in ``/v1/openapi.json``, and as a page at ``/v1/docs``.
 
 from __future__ import annotations
 
+import difflib
 import threading
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,6 +15,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
+from nightglass.builder.refusals import Unknown
 from nightglass.web.control import control_routes
 from nightglass.web.exposures import exposure_routes
 from nightglass.web.frames import frame_routes
@@ -70,6 +72,17 @@ def add_builders(app: FastAPI, builders: Mapping[str, Builder], closing: threadi
     @app.get("/v1/docs")
     def docs() -> HTMLResponse:
         return HTMLResponse(_page(document, tuple(builders)))
+
+    @app.api_route("/v1/builders/{name}/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    def nothing(name: str, rest: str) -> None:
+        """Say what is wrong with an address that no builder has."""
+        close = difflib.get_close_matches(name, builders, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"choices: {', '.join(builders)}"
+        if name in builders:
+            message, remedy = f"builder {name} has no address {rest[:80]!r}", "see /v1/docs"
+        else:
+            message = f"there is no image builder {name[:80]!r}"
+        raise Unknown(message, remedy=remedy)
 
     @app.get("/v1/builders")
     def list_builders() -> dict[str, Any]:

@@ -114,6 +114,10 @@ def _plain(text: str) -> str:
 
 def _describe(problem: Mapping[str, Any], request: Request) -> str:
     place = ".".join(str(part) for part in problem["loc"][1:]) or "the body"
+    if problem["type"] == "json_invalid":
+        return f"the body is no JSON: {problem['ctx']['error']} at character {place}"
+    if isinstance(problem["input"], bytes) and "json" not in request.headers.get("content-type", ""):
+        return "the body is taken for JSON only with the header Content-Type: application/json"
     if problem["type"] != "extra_forbidden":
         return f"{place}: {problem['msg']} (got {repr(problem['input'])[:_LONGEST_VALUE]})"
     known = sorted(_fields_of(request))

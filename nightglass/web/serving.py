@@ -91,12 +91,17 @@ def check_place(host: str, token: str) -> None:
         raise Misconfigured(message, remedy="set NIGHTGLASS_TOKEN, or stay at 127.0.0.1 and forward the port by ssh")
 
 
+def _reason(error: OSError) -> str:
+    # the module socket adds the address, which is said already, to what the system says
+    return str(error.strerror or error).partition(" (while attempting")[0]
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         (family, _, _, _, place), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return socket.create_server(place[:2], family=family, backlog=128)
     except OSError as error:
-        message = f"cannot listen at {host} port {port}: {error.strerror or error}"
+        message = f"cannot listen at {host} port {port}: {_reason(error)}"
         if error.errno == errno.EADDRINUSE:
             raise Retryable(message, remedy="another program has the port; name another one by --port") from error
         raise Misconfigured(message, remedy="name an address of this machine") from error

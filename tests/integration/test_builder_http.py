@@ -255,6 +255,24 @@ def test_two_builders_have_addresses_of_their_own(tmp_path: Path) -> None:
             assert focus.config()["module"] == "FOCUS"
 
 
+def test_an_address_that_is_none_is_told_so(here: Served) -> None:
+    with here.client("gider") as wrong, pytest.raises(Rejected, match="did you mean 'guider'"):
+        wrong.status()
+    for path, words in (("/v1/exposure/1", "Not Found"), ("/v1/builders/guider/exposure", "no address 'exposure'")):
+        answer = httpx.get(f"{here.url}{path}")
+        assert answer.status_code == 404
+        assert words in answer.json()["error"]
+        assert answer.json()["remedy"] == "see /v1/docs"
+    put = {"X-Nightglass": "1"}
+    for content, headers, words in (
+        ("{sources}", {"Content-Type": "application/json"}, "the body is no JSON"),
+        ("{}", {}, "only with the header Content-Type: application/json"),
+    ):
+        answer = httpx.patch(f"{here.url}/v1/config", content=content, headers=put | headers)
+        assert answer.status_code == 422
+        assert words in answer.json()["error"]
+
+
 def test_the_document_and_its_page_name_every_address(here: Served) -> None:
     document = ask(here, "GET", "/openapi.json").json()
     page = ask(here, "GET", "/docs").text

@@ -188,7 +188,10 @@ def test_from_elsewhere_a_token_is_asked_for(tmp_path: Path) -> None:
 
 def test_pages_from_elsewhere_change_nothing(here: Served) -> None:
     place = f"{here.url}/v1/exposures/9/frames/0/assign"
-    assert httpx.post(place, json={"sources": ["A"]}).status_code == 403
+    refusal = httpx.post(place, json={"sources": ["A"]})
+    assert refusal.status_code == 403
+    assert "X-Nightglass" in refusal.json()["error"]
+    assert "X-Nightglass: 1" in refusal.json()["remedy"]
     assert httpx.post(place, json={}, headers={"X-Nightglass": "1", "Host": "evil.example"}).status_code == 403
     assert httpx.get(f"{here.url}/v1/exposures").json() == []
 

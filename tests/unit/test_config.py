@@ -120,6 +120,8 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path, content: byt
 def test_a_choice_names_its_choices() -> None:
     with pytest.raises(Misconfigured, match=r"no camera 'lynz' \(did you mean 'lynx'\? choices: kast, lynx\)"):
         choose("lynz", ["lynx", "kast"], what="camera")
+    with pytest.raises(Misconfigured, match=r"\(did you mean 'lynx'\?\)"):  # too many to be read
+        choose("lynz", ["lynx", *map(str, range(20))], what="camera")
     with pytest.raises(Misconfigured, match="choices: none"):
         choose("x", [], what="thing")
 

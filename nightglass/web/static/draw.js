@@ -63,7 +63,7 @@ function open(canvas, right = 14) {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, wide, high);
   pen.font = "11px system-ui, 'DejaVu Sans', sans-serif";
-  return { pen, ink: colours(canvas), left: 58, top: 10, right: wide - right, bottom: high - 40 };
+  return { pen, ink: colours(canvas), left: 66, top: 10, right: wide - right, bottom: high - 40 };
 }
 
 function axes(frame, view, panel, { log = false, grid = true } = {}) {
@@ -89,7 +89,7 @@ function axes(frame, view, panel, { log = false, grid = true } = {}) {
   pen.textAlign = "center"; pen.textBaseline = "bottom";
   pen.fillText(panel.x_label, (left + right) / 2, bottom + 36);
   pen.save();
-  pen.translate(12, (top + bottom) / 2);
+  pen.translate(10, (top + bottom) / 2);
   pen.rotate(-Math.PI / 2);
   pen.textBaseline = "middle";
   pen.fillText(panel.y_label, 0, 0);

@@ -102,6 +102,15 @@ function streams(night) {
   return rows.length ? [table(panel("Streams of the night", "wide"), columns, rows, "")] : [];
 }
 
+function imageBuilders(night) {
+  const rows = night.watches.flatMap((watch) => watch.builders ?? []).map((one) => [
+    one.address ? link(one.name, one.address) : one.name, one.role, one.camera, one.last === null ? "" : String(one.last),
+    one.exposures, one.frames, one.unsaved,
+  ]);
+  const columns = ["builder", "role", "camera", "last exposure", "exposures kept", "frames kept", "not saved yet"];
+  return rows.length ? [table(panel("Image builders", "wide"), columns, rows, "")] : [];
+}
+
 function stages(night) {
   const rows = night.stages.map((one) => [one.stage, one.camera, one.due.slice(0, 16).replace("T", " "), one.state, one.reason]);
   return table(panel("Stages"), ["stage", "camera", "due (UTC)", "state", ""], rows, "no stage is planned");
@@ -135,7 +144,7 @@ async function renew() {
       const alarms = night.watches.flatMap((watch) => watch.alarms.map((alarm) => `${alarm.subject ?? ""}: ${alarm.text ?? ""}`));
       find("alarms").replaceChildren(...alarms.map((text) => make("p", null, text)));
       shown.unshift(exposures(night));
-      shown.push(...streams(night), watches(night), stages(night), recent(night), errors(night));
+      shown.push(...imageBuilders(night), ...streams(night), watches(night), stages(night), recent(night), errors(night));
       if (night.prefect_ui) {
         const box = panel("Prefect");
         box.append(link(night.prefect_ui, night.prefect_ui));

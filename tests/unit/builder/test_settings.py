@@ -182,7 +182,10 @@ def test_builders_of_the_observatory_file(tmp_path: Path) -> None:
         text.replace("sources", "sorces"): "did you mean 'sources'",
         text.replace('preset = "guider"', 'preset = "guide"'): "preset",
         text.replace('name = "guider"', 'name = "../x"'): "no name for an image builder",
-        text + text.replace('name = "guider"', 'name = "other"'): "two builders have the camera",
+        text
+        + text.replace(
+            'name = "guider"', 'name = "other"'
+        ): "builders: two builders have the camera 'generic'; give each one of its own, a copy of the camera file",
     }.items():
         path.write_text(wrong)
         with pytest.raises(Misconfigured, match=hint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from itertools import takewhile
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from deployments.preflight import Check, Verdict, preflight
 from nightglass.config import Observatory, validate
+from nightglass.layout import Layout
+from nightglass.watch.instance import InstanceLock
 
 pytestmark = pytest.mark.cluster
 
@@ -89,5 +92,9 @@ def test_image_builders_need_a_port_of_their_own(tmp_path: Path, monkeypatch: py
     assert [check.verdict for check in free] == [Verdict.OK] * 2, free
     assert "GUIDE0" in free[0].detail
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "another program has the port" in looked(port=taken.getsockname()[1])[-1].detail
+        (*_, busy) = looked(port=taken.getsockname()[1])
+        assert "Address already in use (another program has the port" in busy.detail
+    with InstanceLock(Layout(tmp_path / "root").run, ["generic"]):
+        assert looked()[-1].detail == f"they run already, in process {os.getpid()}"
+        assert "token" in looked(host="0.0.0.0")[-1].detail
     assert "token" in looked(host="0.0.0.0")[-1].detail

@@ -153,6 +153,25 @@ def test_the_screen_tells_what_matters() -> None:
     assert "nan" not in text
 
 
+def test_a_server_with_image_builders_is_no_watch() -> None:
+    state = {"name": "guider", "address": "", "exposures": 2, "frames": 9, "unsaved": 1}
+    text = printed(
+        night_screen(view(watches=(replace(view().watches[0], phase="serving", builders=[state]),)), width=140)
+    )
+    assert "serving" in text
+    assert "queued" not in text
+    assert "image builder guider at no port yet: 2 exposures, 9 frames, 1 not saved" in text
+
+
+def test_a_stage_that_is_done_has_no_time_and_pixels_are_no_arcseconds() -> None:
+    done = replace(view().stages[0], state=StageState.DONE)
+    seen = replace(entry(42), measured={"seeing": 2.5, "fwhm_pixels": 2.5})
+    text = printed(night_screen(view(stages=(done,), recent=(seen,)), width=140))
+    assert f"{done.stage.value} done " in text
+    assert "UTC" not in text
+    assert "2.50 px" in text
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_screens_fit_the_terminal(width: int, tmp_path: Path) -> None:
     for screen in (night_screen(view(), width=width), closing(view(), Layout(tmp_path))):

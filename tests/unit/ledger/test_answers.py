@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nightglass.errors import Rejected, Retryable, Waiting
+from nightglass.errors import Misconfigured, Rejected, Retryable, Waiting
 from nightglass.ledger import DifferenceKind, Ledger, RunRecord
 from nightglass.model import Kind, MasterRef, Product, ProductKind, Quality, State
 from tests.unit.ledger.material import (
@@ -196,7 +196,20 @@ def test_reconcile_names_every_difference(ledger: Ledger, tmp_path: Path) -> Non
     assert result.counts == ledger.counts(NIGHT, CAMERA)
 
 
-@pytest.mark.parametrize("name", ["lynx/20260821/0001", "20260821/lynx/00000001", "/data/raw/0001.fits"])
+def test_a_last_part_that_several_exposures_have_is_no_name(ledger: Ledger) -> None:
+    first, second = reduced(ledger, 1, 2)
+    assert ledger.find(second.rpartition("/")[2]).exposure_id == second
+    for name in ("%", "000_", "", "21/0001", "1"):
+        with pytest.raises(Misconfigured, match="has no exposure"):
+            ledger.find(name)
+    other = complete(ledger, arrival(9), exposure_id="lynx/20260822/0001").exposure_id
+    with pytest.raises(Misconfigured, match="in several nights") as caught:
+        ledger.find("0001")
+    assert first in str(caught.value)
+    assert other in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lynx/20260821/0001", "0001", "20260821/lynx/00000001", "/data/raw/0001.fits"])
 def test_an_entry_is_found_by_id_key_or_path(ledger: Ledger, name: str) -> None:
     (wanted,) = reduced(ledger, 1)
     assert ledger.find(name).exposure_id == wanted
