@@ -38,6 +38,8 @@ _RING = (2.5, 4.0)
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 _AT_ONCE = 1 << 20
 """Pixels of stamps that are measured at a time."""
+_STRIP = 1 << 17
+"""Pixels that are read at a time: to get fresh memory for a whole image takes longer than to read it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,13 +135,10 @@ class Frame:
         inside = np.flatnonzero(((pixels > -0.5) & (pixels < [columns - 0.5, rows - 0.5])).all(axis=1))
         half = math.ceil(min(self._ring[1], max(self._shape))) + 1
         size = 2 * half + 1
-        # many stamps overlap: then the whole image is less to read
-        read = self._reader.read
-        planes = {name: read(name, self._ver) for name in ("SCI", "DQ") if len(inside) * size > rows}
         at_once = max(_AT_ONCE // size**2, 1)
         for start in range(0, len(inside), at_once):
             part = inside[start : start + at_once]
-            flux[part], error[part] = self._apertures(pixels[part], half, planes)
+            flux[part], error[part] = self._apertures(pixels[part], half)
         return flux, error
 
     @property
@@ -148,13 +147,13 @@ class Frame:
         inner = max(_RING[0] * self._aperture, 1.0)
         return inner, max(_RING[1] * self._aperture, inner + 1.0)
 
-    def _apertures(self, pixels: Floats, half: int, planes: dict[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+    def _apertures(self, pixels: Floats, half: int) -> tuple[Floats, Floats]:
         """Measure in stamps that are piled up in one array."""
         import sep
 
         size, corners = 2 * half + 1, np.rint(pixels).astype(int) - half
-        data = self._stamps("SCI", corners, size, np.float32(np.nan), planes)
-        bad = (self._stamps("DQ", corners, size, np.uint16(DQ.NO_DATA), planes) & _EXCLUDED) != 0
+        data = self._stamps("SCI", corners, size, np.float32(np.nan))
+        bad = (self._stamps("DQ", corners, size, np.uint16(DQ.NO_DATA)) & _EXCLUDED) != 0
         bad |= ~np.isfinite(data)
         data[bad] = np.nan
         away = np.hypot(*np.mgrid[-half : half + 1, -half : half + 1])
@@ -183,17 +182,24 @@ class Frame:
         spread = np.hypot(spread, area * self.noise * _MEDIAN_ERROR / np.sqrt(np.maximum(count, 1)))
         return np.where(hidden, np.nan, value), np.where(hidden, np.nan, spread)
 
-    def _stamps(
-        self, name: str, corners: NDArray[np.int_], size: int, outside: Any, planes: dict[str, NDArray[Any]]
-    ) -> NDArray[Any]:
-        """Return squares of an image, (n, size, size), at corners (x, y); from a plane that was read, or in strips."""
+    def _stamps(self, name: str, corners: NDArray[np.int_], size: int, outside: Any) -> NDArray[Any]:
+        """Return squares of an image, (n, size, size), whose first pixels are at corners, (n, 2), as (x, y)."""
         rows, columns = self._shape
-        whole = planes.get(name)
         stamps = np.full((len(corners), size, size), outside)
-        for stamp, (left, low) in zip(stamps, corners.tolist(), strict=True):
-            down, up, west, east = max(low, 0), min(low + size, rows), max(left, 0), min(left + size, columns)
-            strip = self._reader.read(name, self._ver, slice(down, up)) if whole is None else whole[down:up]
-            stamp[down - low : up - low, west - left : east - left] = strip[:, west:east]
+        lows, highs = np.maximum(corners[:, 1], 0), np.minimum(corners[:, 1] + size, rows)
+        step = max(_STRIP // columns, 1)
+        for first in range(int(lows.min()), int(highs.max()), step):
+            last = min(first + step, rows)
+            places = np.flatnonzero((lows < last) & (highs > first)).tolist()
+            if not places:
+                continue
+            strip = self._reader.read(name, self._ver, slice(first, last))
+            for place in places:
+                left, low = corners[place].tolist()
+                down, up, west, east = max(low, first), min(low + size, last), max(left, 0), min(left + size, columns)
+                stamps[place, down - low : up - low, west - left : east - left] = strip[
+                    down - first : up - first, west:east
+                ]
         return stamps
 
 
