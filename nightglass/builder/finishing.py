@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nightglass.builder.bulletin import Bulletin
+from nightglass.builder.claiming import Claims
 from nightglass.builder.gates import Gates
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.outputs import Outputs
@@ -71,6 +72,7 @@ class Finisher:
         self._on_frame = on_frame
         self._on_done = on_done
         self._gate = Gates()
+        self._claims = Claims(holdings)
         self._awaited: dict[tuple[int, int], set[str]] = {}
         self._lock = threading.Lock()
 
@@ -217,17 +219,17 @@ class Finisher:
     # pieces
     def _written(self, exposure: ExposureView, view: FrameView, options: BuilderOptions, order: WriteOrder) -> Path:
         path = self.outputs().path(exposure, view, options, order)
-        if path not in view.claims and not os.path.lexists(path):
-            view = self._holdings.change(
-                view.expid, view.frame, lambda current: replace(current, claims=(*current.claims, path))
-            )
-        path = self.outputs().write(exposure, view, options, order, replace=(*view.files, *view.claims))
 
         def note(current: FrameView) -> FrameView:
             files = (*(item for item in current.files if item != path), path)
             return replace(marked(current, time.time(), "saved", revision=view.revision), files=files)
 
-        after = self._holdings.change(view.expid, view.frame, note)
+        with self._claims.writing(path):
+            if order.overwrite or options.overwrite:
+                self._claims.take_over(view, path)
+            view = self._claims.claim(view, path)
+            self.outputs().write(exposure, view, options, order, replace=(*view.files, *view.claims))
+            after = self._holdings.change(view.expid, view.frame, note)
         self.fire(HookStage.SAVED, view.expid, view.frame, options, path=str(path), revision=view.revision)
         self._bulletin.frame("saved", after, path=path)
         self._bulletin.set_ready("image_ready", expid=view.expid, frame=view.frame, path=path)
@@ -236,7 +238,7 @@ class Finisher:
     def _publish(self, exposure: ExposureView, view: FrameView, options: BuilderOptions, written: Path | None) -> None:
         if self._raw_path is None:
             return
-        path = self._raw_path(exposure, view)
+        view, path = self._claims.another(view, self._raw_path(exposure, view))
         if written is None or options.exclude or options.compress or not _linked(written, path):
             self.outputs().assemble(exposure, view, options, GetOrder(exclude=()), path)
         view = self._holdings.change(view.expid, view.frame, lambda current: replace(current, published=path))
