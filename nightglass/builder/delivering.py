@@ -248,7 +248,7 @@ class CameraOutputs:
         command = options.send_command if order.send_command is None else order.send_command
         name = self._names.frame(exposure, frame.frame, options, WriteOrder(compress=False)).name
         tickets = [
-            Ticket(receiver=item, expid=exposure.expid, frame=frame.frame, what=what, command=command, name=name)
+            Ticket.of_frame(exposure, frame, order, receiver=item, what=what, command=command, name=name)
             for item in receivers
         ]
         if not tickets:

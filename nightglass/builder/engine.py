@@ -18,6 +18,7 @@ from nightglass.builder.caretaking import Caretaker
 from nightglass.builder.clockwork import Clockwork
 from nightglass.builder.collecting import Collector
 from nightglass.builder.cubeaccounts import CubeAccount
+from nightglass.builder.deliveries import is_awaited
 from nightglass.builder.finishing import Finisher
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.options import BuilderOptions, effective
@@ -89,6 +90,7 @@ class Engine:
         """Make what collects frames and what they go through, each of which tells the next."""
         outputs = self._outputs
         self.finisher = Finisher(
+            self.name,
             self.holdings,
             self.bulletin,
             outputs=outputs,
@@ -145,7 +147,7 @@ class Engine:
             if view.state is FrameState.OPEN:
                 self._await(view)
                 self.collector.collect(view, self.holdings.exposure(view.expid).night)
-            elif not is_idle(view):
+            elif not is_idle(view) or is_awaited(view):
                 self.line.submit(view.expid, view.frame)
         self.archivist.start()
         self.bulletin.set_state("READY")

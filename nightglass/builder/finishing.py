@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nightglass.builder.bulletin import Bulletin
 from nightglass.builder.claiming import Claims
+from nightglass.builder.deliveries import Deliveries, is_awaited
 from nightglass.builder.gates import Gates
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.outputs import Outputs
@@ -29,11 +28,13 @@ from nightglass.builder.records import (
 )
 from nightglass.builder.refusals import Purged, Unknown
 from nightglass.builder.stages import Stage
-from nightglass.builder.structure import marked, noted
+from nightglass.builder.structure import marked
 from nightglass.config import BuilderOptions
 from nightglass.errors import Misconfigured, Rejected, Retryable
 
 __all__ = ["Finisher"]
+
+_ENDS: Final = ("delivered", "given up")
 
 
 class Finisher:
@@ -55,6 +56,7 @@ class Finisher:
 
     def __init__(
         self,
+        name: str,
         holdings: Holdings,
         bulletin: Bulletin,
         *,
@@ -73,8 +75,7 @@ class Finisher:
         self._on_done = on_done
         self._gate = Gates()
         self._claims = Claims(holdings)
-        self._awaited: dict[tuple[int, int], set[str]] = {}
-        self._lock = threading.Lock()
+        self._deliveries = Deliveries(name, holdings, bulletin, outputs=self.outputs, on_sent=self._sent)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -114,7 +115,7 @@ class Finisher:
     def send_now(self, expid: int, frame: int, order: SendOrder, wait_s: float) -> tuple[SendReport, ...]:
         """Send a frame, whatever was sent before."""
         with self._whole(expid, frame) as (exposure, view):
-            return self.outputs().send(exposure, view, self._settings(view), order, wait_s=wait_s)
+            return self._deliveries.send(exposure, view, self._settings(view), order, wait_s)
 
     def plot_now(self, expid: int, frame: int, changes: Mapping[str, Any]) -> tuple[Path, ...]:
         """Make pictures of a frame."""
@@ -144,29 +145,13 @@ class Finisher:
             self._outputs.hooks.fire(stage, expid, frame, **data)
 
     def on_sent(self, report: SendReport) -> None:
-        """Note what became of a send: the frame is sent when nobody is left to whom it was queued."""
-        if report.frame is None:
-            self._bulletin.events.add(
-                "archive", what="sent", expid=report.expid, receiver=report.receiver, **_outcome(report)
-            )
-            return
-        key = report.expid, report.frame
-        view = self._holdings.find(*key)
-        if view is None:
-            return
-        with self._lock:
-            awaited = self._awaited.get(key, set())
-            awaited.discard(report.receiver)
-            last = not awaited
-            self._awaited.pop(key, None) if last else None
-        self._bulletin.frame("delivered" if report.delivered else "undelivered", view, **_outcome(report))
-        if not report.delivered:
-            self._note(view, f"not delivered to {report.receiver}")
-            return
-        if last:
-            self._mark(view, "sent")
-            self._bulletin.frame("sent", view)
-            self.fire(HookStage.SENT, *key, self._settings(view), receiver=report.receiver)
+        """Note what became of a send."""
+        self._deliveries.on_report(report)
+
+    def _sent(self, view: FrameView, report: SendReport) -> None:
+        lists = {state: sorted(name for name, found in view.sends.items() if found == state) for state in _ENDS}
+        data = {"receiver": report.receiver, "receivers": lists[_ENDS[0]], "undelivered": lists[_ENDS[1]]}
+        self.fire(HookStage.SENT, view.expid, view.frame, self._settings(view), **data)
 
     # stages
     def _build(self, expid: int, frame: int) -> None:
@@ -193,13 +178,12 @@ class Finisher:
                 self._publish(exposure, view, options, path)
 
     def _send(self, expid: int, frame: int) -> None:
-        with self._output(expid, frame, "queued") as (exposure, view, options):
-            if view is None or self._outputs is None or not view.extensions or not options.send_to:
+        with self._output(expid, frame, "sent") as (exposure, view, options):
+            if view is None or self._outputs is None or not view.extensions:
                 return
-            with self._lock:
-                self._awaited[expid, frame] = set(options.send_to)
-            self._outputs.send(exposure, view, options, SendOrder(), wait_s=0.0)
-            self._mark(view, "queued")
+            if is_awaited(view) or (options.send_to and "queued" not in view.times):
+                self._deliveries.queue(exposure, view, options)
+                self._mark(view, "queued")
 
     def _plot(self, expid: int, frame: int) -> None:
         with self._output(expid, frame, "plotted") as (exposure, view, options):
@@ -257,10 +241,6 @@ class Finisher:
             )
         return view
 
-    def _note(self, view: FrameView, note: str) -> None:
-        with contextlib.suppress(Unknown):
-            self._holdings.change(view.expid, view.frame, lambda current: noted(current, note))
-
     @contextlib.contextmanager
     def _output(self, expid: int, frame: int, mark: str) -> Iterator[Any]:
         """Give a built frame of which something is not done yet; None if there is nothing to do."""
@@ -290,15 +270,6 @@ class Finisher:
                 message = f"frame {expid}/{frame} has no extensions"
                 raise Rejected(message, remedy="nothing came of it before its deadline")
             yield self._holdings.exposure(expid), view
-
-
-def _outcome(report: SendReport) -> dict[str, Any]:
-    return {
-        "receiver": report.receiver,
-        "delivered": report.delivered,
-        "attempts": report.attempts,
-        "error": report.error,
-    }
 
 
 def _linked(written: Path, path: Path) -> bool:

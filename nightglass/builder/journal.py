@@ -108,6 +108,7 @@ def read_frame(directory: Path) -> FrameView:
             published=Path(record["published"]) if record["published"] else None,
             revision=record["revision"],
             purged=record["purged"],
+            sends=record.get("sends", {}),
             notes=tuple(record["notes"]),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -86,7 +86,10 @@ class Lane:
     deliver : callable
         Raises if it did not succeed: `Rejected` and `Misconfigured` are final, everything else is tried again.
     on_end : callable, optional
-        Told of each item that was delivered or given up, in the thread of the lane.
+        Told of each item that was delivered or given up, in the thread of the lane; before it is forgotten, so that
+        after a kill it is delivered and told again rather than never.
+    on_forgotten : callable, optional
+        Told each item that has ended when its file is gone.
     """
 
     def __init__(
@@ -97,17 +100,21 @@ class Lane:
         *,
         patience: Patience | None = None,
         on_end: Callable[[Delivered], None] | None = None,
+        on_forgotten: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._name = name
         self._directory = directory
         self._deliver = deliver
         self._patience = patience or Patience()
         self._on_end = on_end
+        self._on_forgotten = on_forgotten
         self._changed = threading.Condition()
         self._ended: OrderedDict[int, Delivered] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._closing = self._begun = False
         self._busy = self._held = 0
+        for part in directory.glob("*.part"):
+            part.unlink(missing_ok=True)  # a note that a killed process was about to put in
         found = sorted(int(path.stem) for path in directory.glob("*.json") if path.stem.isdecimal())
         self._waiting: OrderedDict[int, None] = OrderedDict.fromkeys(found)
         self._next = found[-1] + 1 if found else 1
@@ -142,6 +149,21 @@ class Lane:
         for old in dropped:
             self._end(old, 0, f"{self._patience.limit} newer ones wait for {self._name}")
         return number
+
+    def find_waiting(self, key: str, value: Any) -> int | None:
+        """Return the number of the item that waits and says this; None: there is none."""
+        with self._changed:
+            numbers = list(self._waiting)
+        for number in numbers:
+            with contextlib.suppress(OSError, ValueError):  # it has just ended
+                if self._read(number).get(key) == value:
+                    return number
+        return None
+
+    def find_ended(self, key: str, value: Any) -> int | None:
+        """Return the number of the item that ended lately and says this; None: there is none."""
+        with self._changed:
+            return next((number for number, ended in self._ended.items() if ended.item.get(key) == value), None)
 
     def give_up_oldest(self, reason: str) -> bool:
         """Give up the oldest item that is not being delivered; tells whether there was one."""
@@ -185,8 +207,8 @@ class Lane:
     def wait(self, number: int, timeout_s: float) -> Delivered | None:
         """Wait until the delivery of an item ended; None if it has not by then."""
         with self._changed:
-            self._changed.wait_for(lambda: number in self._ended, timeout_s)
-            return self._ended.get(number)
+            over = self._changed.wait_for(lambda: number not in self._waiting and number in self._ended, timeout_s)
+            return self._ended[number] if over else None
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until nothing is left to deliver."""
@@ -253,7 +275,6 @@ class Lane:
         if item is None:
             with contextlib.suppress(OSError, ValueError):
                 item = self._read(number)
-        self._path(number).unlink(missing_ok=True)
         ended = Delivered(number=number, item=item or {}, attempts=attempts, error=error)
         if error:
             _log.error("%s: given up after %d attempts: %s", self._name, attempts, error)
@@ -262,11 +283,18 @@ class Lane:
                 self._on_end(ended)
             except Exception:  # noqa: BLE001 - told, and the lane goes on
                 _log.exception("%s: what a delivery ended with could not be told", self._name)
-        with self._changed:
-            self._waiting.pop(number, None)
+        with self._changed:  # before its file goes: one of them says that it was here
             self._ended[number] = ended
             while len(self._ended) > _REMEMBERED:
                 self._ended.popitem(last=False)
+        try:
+            self._path(number).unlink(missing_ok=True)
+            if self._on_forgotten is not None and item:
+                self._on_forgotten(item)
+        except OSError as failure:  # it is delivered once more after the next start, under the same key
+            _log.warning("%s cannot be removed: %s", self._path(number), failure)
+        with self._changed:
+            self._waiting.pop(number, None)
             self._changed.notify_all()
 
     def _path(self, number: int) -> Path:

@@ -200,6 +200,8 @@ class FrameView:
         1, and one more for each time it was built again because something came late.
     purged : bool
         Whether the spool gave its pixels back; they are in `files`, in `published` or in the archive.
+    sends : mapping of str to str
+        Receiver -> ``waiting``, ``delivered`` or ``given up``, of the present revision.
     notes : tuple of str
         What is worth knowing: late extensions, failed pulls.
     """
@@ -220,6 +222,7 @@ class FrameView:
     published: Path | None = None
     revision: int = 1
     purged: bool = False
+    sends: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -263,7 +266,13 @@ class ExposureView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendReport:
-    """What became of one frame (or archive) at one receiver; `delivered` is false while it is still tried."""
+    """What became of one frame (or archive) at one receiver; `delivered` is false while it is still tried.
+
+    Attributes
+    ----------
+    night, revision : str, int
+        Of the frame that was sent; empty and 0: not known.
+    """
 
     receiver: str
     expid: int
@@ -271,6 +280,8 @@ class SendReport:
     delivered: bool
     attempts: int = 1
     error: str = ""
+    night: str = ""
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,10 +328,17 @@ class GetOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendOrder(GetOrder):
-    """How frames are sent; None: as the options say."""
+    """How frames are sent; None: as the options say.
+
+    Attributes
+    ----------
+    key : str
+        What the same send has when it is asked for again, as after a kill; empty: it is one of its own.
+    """
 
     send_to: tuple[str, ...] | None = None
     send_command: str | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
 import secrets
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import httpx
 
+from nightglass.builder.keeping import bytes_kept, keep_file, pieces_of, remove_file, sweep_files
 from nightglass.builder.lanes import Delivered, Lane, Patience, find_idle
 from nightglass.builder.posting import post
-from nightglass.builder.records import SendReport
+from nightglass.builder.records import ExposureView, FrameView, SendOrder, SendReport
 from nightglass.builder.targets import Target, find_target, kept_target
 from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.model import content_key, sanitize
 
 __all__ = ["Dispatcher", "Queued", "Ticket", "sanitize_name"]
 
-_PIECE: Final = 1 << 20
 _MAX_HEADER: Final = 512
 _MOST: Final = 256
 """Receivers for whom something may wait at the same time."""
@@ -49,6 +46,10 @@ class Ticket:
         ``send_command``: the last part of the address, and told to functions.
     name : str
         Of the file, for the receiver.
+    night, revision : str, int
+        Of the frame: its number may come again in another night, and a revision goes over the one before.
+    key : str
+        The same for each attempt, and when it is queued again after a kill: who has had it needs no second one.
     source, file : str
         As `Target.source`, and where the file waits; filled in when it is queued.
     """
@@ -59,8 +60,27 @@ class Ticket:
     what: str = "frame"
     command: str = ""
     name: str = ""
+    night: str = ""
+    revision: int = 0
+    key: str = ""
     source: str = ""
     file: str = ""
+
+    @classmethod
+    def of_frame(
+        cls, exposure: ExposureView, frame: FrameView, order: SendOrder, *, receiver: str, **said: str
+    ) -> Self:
+        """Make one for a frame; with the key of an order it is the same whenever it is made."""
+        key = content_key(order.key, receiver, *said.values()) if order.key else ""
+        return cls(
+            receiver=receiver,
+            expid=exposure.expid,
+            frame=frame.frame,
+            night=exposure.night.label,
+            revision=frame.revision,
+            key=key,
+            **said,
+        )
 
 
 Queued = Sequence[tuple[Ticket, Lane, int]]
@@ -212,11 +232,17 @@ class Dispatcher:
         with self._lock:
             lane = self._lane(ticket.receiver)
             lane.hold()
+        key = ticket.key or secrets.token_hex(10)
+        kept = self._place(ticket.receiver) / f"{key}.fits"
         try:
-            kept = self._place(ticket.receiver) / f"{secrets.token_hex(8)}.fits"
-            _link(path, kept)
-            item = {**asdict(ticket), "name": ticket.name or path.name, "source": target.source, "file": str(kept)}
-            return lane, lane.put(item)
+            known = lane.find_waiting("key", key) if kept.exists() else None
+            known = lane.find_ended("key", key) if known is None else known
+            if known is not None:
+                return lane, known
+            kept.unlink(missing_ok=True)
+            keep_file(path, kept)
+            said = {"name": ticket.name or path.name, "key": key, "source": target.source, "file": str(kept)}
+            return lane, lane.put({**asdict(ticket), **said})
         except OSError as error:
             message = f"{kept} cannot be written: {error.strerror or error}"
             raise Retryable(message, remedy="make room on the disk") from error
@@ -230,7 +256,7 @@ class Dispatcher:
         """Give up the oldest files until no more wait than may."""
         while True:
             with self._lock:
-                sizes = {name: _bytes_below(self._place(name)) for name in self._lanes}
+                sizes = {name: bytes_kept(self._place(name)) for name in self._lanes}
             if sum(sizes.values()) <= self._limit_bytes or not sizes:
                 return
             lane = self._lanes[max(sizes, key=lambda name: sizes[name])]
@@ -250,8 +276,15 @@ class Dispatcher:
             except OSError as error:
                 message = f"{directory} cannot be written: {error.strerror or error}"
                 raise Retryable(message, remedy="make room on the disk") from error
-            _sweep(directory)
-            lane = Lane(receiver, directory, self._deliver, patience=self._patience, on_end=self._ended)
+            sweep_files(directory)
+            lane = Lane(
+                receiver,
+                directory,
+                self._deliver,
+                patience=self._patience,
+                on_end=self._ended,
+                on_forgotten=remove_file,
+            )
             self._lanes[receiver] = lane
         if self._started:
             lane.start()
@@ -288,11 +321,17 @@ class Dispatcher:
                 "Content-Length": str(path.stat().st_size),
                 "Content-Disposition": f'attachment; filename="{sanitize_name(ticket.name)}"',
             }
+            if ticket.key:  # draft-ietf-httpapi-idempotency-key-header: a string of structured fields
+                headers["Idempotency-Key"] = f'"{ticket.key}"'
             for name, value in _about(ticket).items():
-                if value is not None:
+                if value is not None and name != "key":
                     headers[f"X-Nightglass-{name.title()}"] = str(value)[:_MAX_HEADER]
             post(
-                self._client, target.name, _address(target.url, ticket.command), content=_pieces(path), headers=headers
+                self._client,
+                target.name,
+                _address(target.url, ticket.command),
+                content=pieces_of(path),
+                headers=headers,
             )
         except FileNotFoundError as error:
             message = f"{path} is gone: {error}"
@@ -305,7 +344,6 @@ class Dispatcher:
         if not ended.item:
             return
         ticket = Ticket(**ended.item)
-        Path(ticket.file).unlink(missing_ok=True)
         if self._on_report is None:
             return
         report = _report(ticket, delivered=not ended.error, attempts=ended.attempts, error=ended.error)
@@ -324,45 +362,14 @@ def _about(ticket: Ticket) -> dict[str, str | int | None]:
         "what": ticket.what,
         "command": ticket.command or None,
         "name": ticket.name,
+        "night": ticket.night or None,
+        "revision": ticket.revision or None,
+        "key": ticket.key or None,
     }
-
-
-def _link(path: Path, kept: Path) -> None:
-    try:
-        os.link(path, kept)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-            raise
-        shutil.copyfile(path, kept)
-
-
-def _bytes_below(directory: Path) -> int:
-    total = 0
-    for path in directory.glob("*.fits"):
-        with contextlib.suppress(OSError):  # sent just now
-            total += path.stat().st_size
-    return total
-
-
-def _sweep(directory: Path) -> None:
-    """Remove files whose ticket was never written."""
-    named = set()
-    for path in directory.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            named.add(json.loads(path.read_text())["file"])
-    for path in directory.glob("*.fits"):
-        if str(path) not in named:
-            path.unlink(missing_ok=True)
 
 
 def _address(url: str, command: str) -> str:
     return f"{url.rstrip('/')}/{quote(command, safe='')}" if command else url
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        while piece := stream.read(_PIECE):
-            yield piece
 
 
 def _report(ticket: Ticket, *, delivered: bool, attempts: int, error: str) -> SendReport:
@@ -373,4 +380,6 @@ def _report(ticket: Ticket, *, delivered: bool, attempts: int, error: str) -> Se
         delivered=delivered,
         attempts=attempts,
         error=error,
+        night=ticket.night,
+        revision=ticket.revision,
     )

@@ -247,7 +247,7 @@ def _built(view: FrameView, now: float) -> FrameView:
 def _reopened(view: FrameView) -> FrameView:
     """Forget what was done with a frame: it was done with something else."""
     times = {name: at for name, at in view.times.items() if name not in _AFTER_BUILT}
-    return replace(view, times=times, revision=view.revision + 1)
+    return replace(view, times=times, sends={}, revision=view.revision + 1)
 
 
 def _in_order(view: FrameView, primary_name: str) -> FrameView:
