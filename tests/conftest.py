@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -35,6 +36,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     named = any(".py" in argument for argument in config.args)
     return 0 if named or _MEASURED.search(config.option.markexpr) else 2
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what is imported to stay: that took half the time of collecting all tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

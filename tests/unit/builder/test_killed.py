@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from astropy.io import fits
 
 from nightglass.builder.records import ExposureState
@@ -43,6 +44,7 @@ for number in range(int(sys.argv[2]), 400):
 """
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_is_written_and_archived_after_kills(tmp_path: Path) -> None:
     chance, acknowledged = random.Random(3), -1
     for _ in range(4):

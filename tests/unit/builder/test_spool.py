@@ -41,6 +41,7 @@ for number in range(int(sys.argv[3]), 10_000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["quick", "durable"])
 def test_everything_acknowledged_survives_sigkill(tmp_path: Path, how: str) -> None:
     """Killed at any moment, again and again, the builder has what it acknowledged, and no half file."""
