@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from nightglass.archive import archive_exposure
 from nightglass.config import Camera, Observatory, load_camera
 from nightglass.layout import Layout
 from nightglass.ledger import Entry, Ledger
-from nightglass.model import State
+from nightglass.model import Content, ProductKind, State
 from nightglass.pool import SerialPool
 from nightglass.watch import Watch
+from nightglass.watch.executor import Executor
 from nightglass.watch.heartbeat import Heartbeat, read_heartbeats
 
 LIVE_S = 120.0
@@ -25,6 +27,27 @@ def eventually(condition: Callable[[], object], *, what: str) -> None:
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.02)
+
+
+def product_of(entry: Entry, ledger: Ledger) -> Path:
+    """Return the reduced product of an exposure, of which there is one."""
+    found = ledger.products_of(entry.exposure_id)
+    (product,) = (item for item in found if item.kind is ProductKind.REDUCED)
+    return product.path
+
+
+def cube_of(entry: Entry, ledger: Ledger, settings: Observatory) -> Path:
+    """Archive the raw file of an exposure."""
+    summary = archive_exposure(
+        entry.exposure_id,
+        ledger=ledger,
+        pool=SerialPool(),
+        observatory=settings,
+        camera=load_camera(entry.camera),
+        content=Content.RAW,
+    )
+    assert summary.path is not None
+    return summary.path
 
 
 class Sender:
@@ -76,10 +99,18 @@ def live(
     told: list[str] | None = None,
     *,
     cameras: Mapping[str, Camera] | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[Watch]:
     names = cameras or {item.camera: load_camera(item.camera) for item in (*settings.streams, *settings.sources)}
     said = told if told is not None else []
-    watch = Watch(settings, names, ledger, SerialPool(), alarm=lambda subject, text: said.append(f"{subject}: {text}"))
+    watch = Watch(
+        settings,
+        names,
+        ledger,
+        SerialPool(),
+        executor,
+        alarm=lambda subject, text: said.append(f"{subject}: {text}"),
+    )
     thread = threading.Thread(target=watch.run, name="watch under test")
     thread.start()
     try:

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from nightglass.archive import archive_exposure
-from nightglass.config import Observatory, load_camera
+from nightglass.config import Observatory
 from nightglass.fitsio import read_product
 from nightglass.ledger import Ledger
-from nightglass.model import Content, ProductKind, State
-from nightglass.pool import SerialPool
+from nightglass.model import State
 from nightglass.streams.astropix import encode_readout, make_hits
-from tests.integration.receiving import beat, entries_of, eventually, live, observatory, states
+from tests.integration.receiving import beat, cube_of, entries_of, eventually, live, observatory, product_of, states
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -54,23 +52,8 @@ def test_each_chip_has_a_map(tmp_path: Path) -> None:
             assert (hdus[0].header["NHITS"], hdus[0].header["NOUTSIDE"]) == (240, outside)
             assert hdus[0].header["NEXTEND"] == len(hdus) - 1
             np.testing.assert_array_equal([hdus[name].data for name in names], expected)
-        (product,) = (
-            item
-            for item in ledger.products(entry.night, "astropix")
-            if item.key == entry.exposure_id and item.kind is ProductKind.REDUCED
-        )
-        images = read_product(product.path)
+        images = read_product(product_of(entry, ledger))
         assert [image.detector for image in images] == names
         np.testing.assert_array_equal([image.data for image in images], expected)
-        camera = load_camera("astropix")
-        summary = archive_exposure(
-            entry.exposure_id,
-            ledger=ledger,
-            pool=SerialPool(),
-            observatory=settings,
-            camera=camera,
-            content=Content.RAW,
-        )
-        assert summary.path is not None
-        with fits.open(summary.path, checksum=True) as cube:
+        with fits.open(cube_of(entry, ledger, settings), checksum=True) as cube:
             np.testing.assert_array_equal([np.squeeze(cube[name].data) for name in names], expected)

@@ -10,21 +10,20 @@ import pytest
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from nightglass.archive import archive_exposure
 from nightglass.config import Limits, Observatory, load_camera, load_observatory
 from nightglass.cubes import CubeRequest, assemble_cube
 from nightglass.fitsio import read_product
 from nightglass.layout import Layout
 from nightglass.ledger import Ledger
 from nightglass.lightcurves import light_curve_path
-from nightglass.model import Content, Night, ProductKind, Stage, State
+from nightglass.model import Night, Stage, State
 from nightglass.pool import SerialPool
 from nightglass.postprocess import run_stage
 from nightglass.simulate.emulator import DatagramEmulator, StreamEmulator
 from nightglass.simulate.streams import SkyBands, read_plane, run_readouts
 from nightglass.streams.astropix import HIT_DTYPE
 from nightglass.streams.tables import write_hits
-from tests.integration.receiving import beat, entries_of, eventually, live, observatory, states
+from tests.integration.receiving import beat, cube_of, entries_of, eventually, live, observatory, product_of, states
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -61,23 +60,9 @@ def test_a_real_sky_reaches_reduction_and_cube_with_equal_pixels(real_data: Path
         for step, entry in enumerate(entries):
             assert entry.ref is not None
             assert entry.ref.started_at == START + timedelta(seconds=step)
-            (product,) = (
-                item
-                for item in ledger.products(entry.night, "aartfaac")
-                if item.key == entry.exposure_id and item.kind is ProductKind.REDUCED
-            )
-            for band, image in enumerate(read_product(product.path)):
+            for band, image in enumerate(read_product(product_of(entry, ledger))):
                 np.testing.assert_array_equal(image.data, skies[step, band])
-            summary = archive_exposure(
-                entry.exposure_id,
-                ledger=ledger,
-                pool=SerialPool(),
-                observatory=settings,
-                camera=camera,
-                content=Content.RAW,
-            )
-            assert summary.path is not None
-            with fits.open(summary.path, checksum=True) as cube:
+            with fits.open(cube_of(entry, ledger, settings), checksum=True) as cube:
                 for band in range(BANDS):
                     np.testing.assert_array_equal(np.squeeze(cube[f"SB{band}"].data), skies[step, band])
         check_light_curves(entries[0].night, ledger, settings)
