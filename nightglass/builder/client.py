@@ -188,11 +188,10 @@ class Client(Closing):
         """Fetch the cube."""
         return self._asking.fetch("GET", f"/exposures/{expid}/archive", path)
 
-    def write_archive(self, expid: int, directory: str | Path) -> str:
+    def write_archive(self, expid: int, directory: str | Path, *, overwrite: bool = False) -> str:
         """Have the cube copied to a directory of the server."""
-        return str(
-            self._asking.ask("POST", f"/exposures/{expid}/archive/write", {"directory": str(directory)})["archive"]
-        )
+        order = {"directory": str(directory), "overwrite": overwrite}
+        return str(self._asking.ask("POST", f"/exposures/{expid}/archive/write", order)["archive"])
 
     def send_archive(self, expid: int, *, wait_s: float = 30.0, **order: Any) -> list[dict[str, Any]]:
         """Send the cube; order as in `send`."""

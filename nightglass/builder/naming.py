@@ -24,6 +24,11 @@ __all__ = ["Names"]
 _PART: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,63}")
 _ADD_ON: Final = re.compile(r"[A-Za-z0-9_+.-]{0,64}")
 _DEEPEST: Final = 8
+_NIGHT: Final = re.compile(r"\d{8}")
+_KEPT: Final = frozenset(
+    {"raw", "reduced", "quicklook", "masters", "stacks", "reports", "logs", "builder", "stamps", "lightcurves"}
+)
+"""Directories of a night, below ``<root>/<camera>/<night>``, in which nobody has files written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,16 @@ class Names:
         self._base(options, None)
         self._add_on(options, None)
 
+    def place(self, text: str) -> Path:
+        """Return a directory that somebody asks for.
+
+        Raises
+        ------
+        Misconfigured, Rejected
+            If it is none, or files may not be written there.
+        """
+        return self.within(_expanded(text, self.images))
+
     def within(self, directory: Path) -> Path:
         """Return a directory, resolved, if files may be written there.
 
@@ -147,7 +162,8 @@ class Names:
             If not.
         """
         real = Path(os.path.realpath(directory))
-        if not any(real.is_relative_to(os.path.realpath(place)) for place in self.allowed):
+        named = (place for place in self.allowed if place != self.layout.root.absolute())
+        if not any(real.is_relative_to(os.path.realpath(place)) for place in named) and not self._is_free(real):
             places = ", ".join(map(str, self.allowed))
             # not which: variables of the environment are expanded in it, and are nobody's business elsewhere
             message = f"the directory that was asked for is not below a directory of {self.builder}"
@@ -155,6 +171,16 @@ class Names:
                 message, remedy=f"choose one below {places}, or add it to directories in the observatory file"
             )
         return directory
+
+    def _is_free(self, real: Path) -> bool:
+        """Tell whether a directory is below the root, and not one in which Nightglass keeps what is its own."""
+        root = Path(os.path.realpath(self.layout.root))
+        if not real.is_relative_to(root):
+            return False
+        parts = real.relative_to(root).parts
+        of_night = len(parts) > 2 and _NIGHT.fullmatch(parts[1]) is not None
+        kept = parts[:1] in (("run",), ("prefect",)) or (of_night and parts[2] in _KEPT)
+        return not kept and not any(part.startswith(".") for part in parts)
 
     def _directory(self, exposure: ExposureView, options: BuilderOptions, wanted: str, sub_dir: str) -> Path:
         directory = _expanded(wanted, self.images) if wanted else self.images

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nightglass.builder.collection import Collection, Unsaved
+from nightglass.builder.naming import Names
 from nightglass.builder.options import change_options
 from nightglass.builder.outputs import RoiBoard
 from nightglass.builder.records import (
@@ -23,10 +24,10 @@ from nightglass.builder.records import (
     SendReport,
     WriteOrder,
 )
-from nightglass.builder.refusals import Unknown
+from nightglass.builder.refusals import Exists, Unknown
 from nightglass.config import BuilderOptions, choose
-from nightglass.errors import Misconfigured, Rejected, Retryable
-from nightglass.fitsio import write_atomic
+from nightglass.errors import Rejected, Retryable
+from nightglass.fitsio import content_id, write_atomic
 
 __all__ = ["Builder"]
 
@@ -163,23 +164,31 @@ class Builder(Collection):
             message = f"the builder ends before exposure {expid} is archived"
             raise Retryable(message, remedy="it is archived after the next start") from error
 
-    def write_archive(self, expid: int, directory: Path) -> Path:
+    def write_archive(self, expid: int, directory: Path, *, overwrite: bool = False) -> Path:
         """Copy the cube to a directory below those that the configuration names.
 
         Raises
         ------
         Unknown
             If there is none yet.
-        Misconfigured
+        Exists
+            If another file has its name there, and is not to be overwritten.
+        Misconfigured, Rejected
             If nothing may be written there.
         Retryable
             If the file system refuses.
         """
         source = self.get_archive(expid)
-        final = self._permitted(directory) / source.name
-        if final.resolve() != source.resolve():
-            with write_atomic(final) as part:
-                shutil.copyfile(source, part)
+        names = Names.of(self.name, self._initial, layout=self._engine.layout, camera="")
+        final = names.place(str(directory)) / source.name
+        if os.path.lexists(final):
+            if content_id(final) == content_id(source):
+                return final
+            if not overwrite:
+                message = f"{final} is there already, and another one"
+                raise Exists(message, remedy="ask for it to be overwritten, or name another directory")
+        with write_atomic(final) as part:
+            shutil.copyfile(source, part)
         return final
 
     def send_archive(
@@ -325,17 +334,3 @@ class Builder(Collection):
             message = f"{directory} cannot be made: {error.strerror}"
             raise Retryable(message, remedy="check the disk and the rights of the directory") from error
         return directory
-
-    def _permitted(self, directory: Path) -> Path:
-        """Return a directory if it lies below one that the configuration names."""
-        named = (self._initial.image_dir, self._initial.archive_dir, self._initial.png_dir, *self._initial.directories)
-        roots = [self._engine.layout.root.resolve(), *(Path(_expanded(item)).resolve() for item in named if item)]
-        wanted = Path(_expanded(str(directory))).resolve()
-        if not any(wanted.is_relative_to(root) for root in roots):
-            message = f"nothing may be written to {directory}"
-            raise Misconfigured(message, remedy="name it among the directories of the builder in the observatory file")
-        return wanted
-
-
-def _expanded(text: str) -> str:
-    return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111 - text, in which there may be variables

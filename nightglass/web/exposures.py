@@ -37,6 +37,8 @@ class CopyOrder(BaseModel, extra="forbid"):
     """Where a cube is copied to."""
 
     directory: str
+    overwrite: bool = False
+    """Whether another file of that name there may be replaced."""
 
 
 def exposure_routes(builder: Builder, threads: Threads) -> APIRouter:
@@ -141,7 +143,8 @@ def _add_archive(router: APIRouter, builder: Builder, threads: Threads) -> None:
     @router.post(f"{_ONE}/archive/write", responses=problem_responses(404, 409))
     async def write_archive(expid: ExposureNumber, body: CopyOrder) -> CubeAnswer:
         """Copy the cube to a directory."""
-        return CubeAnswer(archive=str(await threads.work(builder.write_archive, expid, Path(body.directory))))
+        path = await threads.work(builder.write_archive, expid, Path(body.directory), overwrite=body.overwrite)
+        return CubeAnswer(archive=str(path))
 
     @router.post(f"{_ONE}/archive/send", responses=problem_responses(404, 409))
     async def send_archive(

@@ -14,7 +14,7 @@ import pytest
 from astropy.io import fits
 
 from nightglass.builder.client import Client
-from nightglass.errors import Misconfigured, NightglassError
+from nightglass.errors import Misconfigured, NightglassError, Rejected
 from nightglass.web import Site, WebServer
 from tests.integration.building import Served, guide_pixels, served
 
@@ -93,6 +93,43 @@ def test_an_order_cannot_name_a_directory_elsewhere(here: Served, client: Client
     with pytest.raises(NightglassError):
         client.write_archive(1, directory)
     assert files_outside(here) == []
+
+
+def test_what_the_night_keeps_is_not_written_over(here: Served, client: Client) -> None:
+    client.finalize(1)
+    client.archive(1, wait=True)
+    night = client.exposure(1)["night"]
+    for name in (
+        "run",
+        "generic/.incoming",
+        f"generic/{night}/raw/guider",
+        f"generic/{night}/builder",
+        f"x/{night}/raw",
+    ):
+        place = str(here.root / name)
+        with pytest.raises(Rejected, match="not below a directory"):
+            client.write(1, 0, image_dir=place)
+        with pytest.raises(Rejected, match="not below a directory"):
+            client.write_archive(1, place)
+
+
+def test_a_copy_of_a_cube_replaces_nothing_unless_told(here: Served, client: Client) -> None:
+    client.finalize(1)
+    client.archive(1, wait=True)
+    place = here.root / "images" / "copies"
+    first = Path(client.write_archive(1, place))
+    assert Path(client.write_archive(1, place)) == first
+    whole = first.read_bytes()
+    first.write_bytes(b"somebody else's")
+    with pytest.raises(Rejected, match="is there already"):
+        client.write_archive(1, place)
+    assert first.read_bytes() == b"somebody else's"
+    client.write_archive(1, place, overwrite=True)
+    assert first.read_bytes() == whole
+    for wrong in ("\0", "x" * 5000):
+        with pytest.raises(NightglassError) as caught:
+            client.write_archive(1, wrong)
+        assert "fault of the server" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "x\0y", "\n"])
