@@ -343,9 +343,9 @@ class CameraOutputs:
 
     def _cut_stamps(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions) -> None:
         try:
-            self._store.cut(exposure, frame, options, self.primary(exposure, frame, options))
-            if options.guider_app:
-                self._board.forward(exposure, frame.frame, options.guider_app)
+            self._board.cut(exposure, frame, options, self.primary(exposure, frame, options))
+        except Retryable:  # the frame waits: its stamps cannot be had again
+            raise
         except NightglassError as error:  # the frame goes its way without
             if self._on_alarm is not None:
                 self._on_alarm(f"stamps of exposure {exposure.expid}, frame {frame.frame}: {error}")

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from astropy.io import fits
+
 from nightglass.builder.cubing import ArchiveRules, archive_cube
 from nightglass.builder.naming import Names
-from nightglass.builder.records import ExposureView, RoiOrder, SendReport
+from nightglass.builder.records import ExposureView, FrameView, RoiOrder, SendReport
 from nightglass.builder.refusals import Unknown
 from nightglass.builder.sending import Dispatcher, Ticket
 from nightglass.builder.stamps import StampStore
 from nightglass.config import BuilderOptions, Camera, Limits
+from nightglass.errors import Rejected, Retryable
 from nightglass.pool import Pool
 
 __all__ = ["StampBoard"]
@@ -79,13 +82,13 @@ class StampBoard:
         Unknown
             If there are no stamps.
         """
-        files = [path for paths in self._store.files(exposure).values() for path in paths]
-        if not files:
+        snapshot = self._store.snapshot(exposure)
+        if not snapshot:
             message = f"exposure {exposure.expid} has no stamps"
             raise Unknown(message, remedy="accept regions of interest before its frames are built")
         out = self._names.stamp_cube(exposure, options, order)
         archive_cube(
-            files,
+            tuple(snapshot),
             out,
             exposure=exposure,
             options=options,
@@ -94,7 +97,7 @@ class StampBoard:
             pool=self._pool,
             limits=self._limits,
         )
-        self._store.note_archived(exposure)
+        self._store.note_archived(exposure, snapshot)
         return out
 
     def send(self, exposure: ExposureView, options: BuilderOptions, order: RoiOrder) -> tuple[SendReport, ...]:
@@ -107,10 +110,23 @@ class StampBoard:
                 reports += self._send(exposure, frame, order, receiver, command)
         return tuple(reports)
 
-    def forward(self, exposure: ExposureView, frame: int, receiver: str) -> None:
-        """Send the stamps of a frame to the guider, if there are any."""
-        if self._store.files(exposure, frame):
-            self._send(exposure, frame, RoiOrder(), receiver, "")
+    def cut(self, exposure: ExposureView, frame: FrameView, options: BuilderOptions, primary: fits.Header) -> None:
+        """Cut the stamps of a frame, and send them to the guider, if there is one.
+
+        Raises
+        ------
+        Retryable
+            If the disk takes no more stamps.
+        Misconfigured, Rejected
+            If the guider is not known, or an extension is damaged; they are cut then, as far as they can be.
+        """
+        self._store.cut(exposure, frame, options, primary)
+        if options.guider_app and self._store.files(exposure, frame.frame):
+            try:
+                self._send(exposure, frame.frame, RoiOrder(), options.guider_app, "")
+            except Retryable as error:  # the stamps are there; the frame does not wait for the guider
+                message = f"the stamps cannot be sent to {options.guider_app}: {error}"
+                raise Rejected(message, remedy="send them later by rois/send") from error
 
     def get(self, exposure: ExposureView, order: RoiOrder, directory: Path) -> tuple[Path, ...]:
         """Make FITS files of the stamps in a directory, one a frame."""

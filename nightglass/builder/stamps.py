@@ -1,7 +1,8 @@
 """Postage stamps: regions of interest cut out of every frame, kept on disk until their cube is made.
 
 ``<root>/<camera>/<night>/stamps/<expid>/<frame>-<EXTENSION>.fits`` holds the stamps of one extension of one frame.
-Nothing is kept in memory, and what lies on disk has a limit: stamps that are in a cube go first, others never.
+Nothing is kept in memory. Beyond a limit stamps that are in a cube go, the oldest first; others never do, and are cut
+on: those of a guider cannot be had again. Where the disk takes no more, their frame waits, with its pixels.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class StampStore:
     Parameters
     ----------
     on_alarm : callable, optional
-        Told what could not be cut.
+        Told what could not be cut, and once that more stamps wait for their cube than should.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class StampStore:
         self._on_alarm = on_alarm
         self._lock = threading.Lock()
         self._bytes: int | None = None
+        self._is_over = False
 
     @property
     def table(self) -> RoiTable:
@@ -79,7 +81,7 @@ class StampStore:
         Raises
         ------
         Retryable
-            If the stamps that wait for their cube have reached their limit.
+            If the disk takes no more; the frame is to wait, and to be cut then.
         """
         rois = self._table.of(exposure.expid)
         if not rois:
@@ -95,13 +97,16 @@ class StampStore:
             before = path.stat().st_size if path.exists() else 0
             try:
                 write_arrays(self._stamps(record, mine), primary, path, overwrite=True, durable=options.durable)
+            except Retryable:
+                raise
             except NightglassError as error:
                 self._alarm(f"stamps of {record.name}, exposure {exposure.expid}, frame {frame.frame}: {error}")
                 continue
             self._count(path.stat().st_size - before)
             written.append(path)
         if written:
-            (directory / _ARCHIVED).unlink(missing_ok=True)
+            with self._lock:  # after the files: see `note_archived`
+                (directory / _ARCHIVED).unlink(missing_ok=True)
         return tuple(written)
 
     def files(self, exposure: ExposureView, frame: int | None = None) -> dict[int, tuple[Path, ...]]:
@@ -132,9 +137,22 @@ class StampStore:
         for directory in self.root.glob(f"*/stamps/{expid:08d}"):
             (directory / _COMPLETE).touch()
 
-    def note_archived(self, exposure: ExposureView) -> None:
-        """Note that the stamps of an exposure are in their cube; one of that number in another night is another one."""
-        (self.directory(exposure) / _ARCHIVED).touch()
+    def snapshot(self, exposure: ExposureView) -> dict[Path, int]:
+        """Return the files of an exposure, each with the time of its last change in nanoseconds."""
+        found = {}
+        for path in sorted(self.directory(exposure).glob("[0-9][0-9][0-9][0-9]-*.fits")):
+            with contextlib.suppress(FileNotFoundError):  # it was cleared just now
+                found[path] = path.stat().st_mtime_ns
+        return found
+
+    def note_archived(self, exposure: ExposureView, archived: Mapping[Path, int]) -> None:
+        """Note that the stamps of an exposure are in their cube, unless others have been cut since the snapshot.
+
+        An exposure of the same number in another night is another one.
+        """
+        with self._lock:
+            if self.snapshot(exposure) == archived:
+                (self.directory(exposure) / _ARCHIVED).touch()
 
     def assemble(
         self, exposure: ExposureView, frame: int, order: RoiOrder, path: Path, *, replace: Sequence[Path] = ()
@@ -199,19 +217,23 @@ class StampStore:
             raise Rejected(message, remedy="correct the regions of interest")
 
     def _make_room(self, limit: int) -> None:
+        """Remove stamps that are in a cube until there is room, the oldest first; where there is none, tell it once."""
         with self._lock:
             total = self._total()
-        if total < limit:
-            return
-        done = [path.parent for path in self.root.glob(f"*/stamps/*/{_ARCHIVED}")]
-        for directory in sorted(done, key=lambda item: item.stat().st_mtime):
-            shutil.rmtree(directory, ignore_errors=True)
-        with self._lock:
-            self._bytes = None
-            total = self._total()
-        if total >= limit:
-            message = f"{total >> 20} MiB of stamps wait for their cube, as many as may"
-            raise Retryable(message, remedy="archive or clear them, or raise stamp_mib")
+            done = [path.parent for path in self.root.glob(f"*/stamps/*/{_ARCHIVED}")] if total >= limit else []
+            for directory in sorted(done, key=lambda item: item.stat().st_mtime):
+                shutil.rmtree(directory, ignore_errors=True)
+                self._bytes = None
+                total = self._total()
+                if total < limit:
+                    break
+            told, self._is_over = self._is_over, total >= limit
+        if self._is_over and not told:
+            oldest = min(self.root.glob("*/stamps/*"), key=lambda item: item.stat().st_mtime, default=self.root)
+            self._alarm(
+                f"{total >> 20} MiB of stamps wait for their cube, more than stamp_mib; archive or clear those of "
+                f"exposure {oldest.name} and later ones: no stamp is lost, but the disk fills"
+            )
 
     def _total(self) -> int:
         if self._bytes is None:

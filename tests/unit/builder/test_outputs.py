@@ -334,8 +334,10 @@ def test_stamps_on_disk_have_a_limit_and_only_archived_ones_go(
         outputs.built(first, frame(view.extensions, expid=1, number=number), options)
     assert alarms == []
     outputs.built(first, frame(view.extensions, expid=1, number=3), options)
-    assert "as many as may" in alarms.pop()
-    assert outputs.rois.status()["stamps"] == 3
+    outputs.built(first, frame(view.extensions, expid=1, number=4), options)
+    assert "those of exposure 00000001 and later ones" in alarms.pop()
+    assert alarms == []  # told once
+    assert outputs.rois.status()["stamps"] == 5
     outputs.rois.archive(first, options, RoiOrder())
     outputs.built(second, frame(view.extensions, expid=2), options)
     assert outputs.rois.status()["stamps"] == 1
