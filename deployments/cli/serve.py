@@ -16,7 +16,7 @@ from deployments.cli.monitor import MonitorWish, open_server, showing, token, un
 from deployments.cli.registering import running_monitors
 from deployments.cli.screen import output
 from deployments.cli.session import Session, open_session
-from deployments.cli.view import NightView, as_json, latest_night, look
+from deployments.cli.view import NightView, alive, as_json, latest_night, look
 from deployments.logs import logging_to
 from nightglass.errors import Misconfigured, NightglassError
 from nightglass.monitor import LivePicture
@@ -144,12 +144,16 @@ class NightPage:
             with self._session.ledger() as ledger:
                 night = latest_night(ledger, self._camera)
                 if night is None:
-                    return {"night": None, "reason": "no exposure was seen yet"}
+                    return self._nothing("no exposure was seen yet")
                 view = look(ledger, self._session.observatory, night, camera=self._camera, recent=_RECENT)
         except (NightglassError, OSError) as error:
             # no night was run yet, or the ledger is busy; the next look is near
-            return {"night": None, "reason": str(error)}
+            return self._nothing(str(error))
         return {**as_json(view), "recent": _recent(view)}
+
+    def _nothing(self, reason: str) -> Mapping[str, Any]:
+        beats = alive(self._session.layout.run)
+        return {"night": None, "reason": reason, "watches": [{"builders": beat.builders} for beat in beats]}
 
 
 def _recent(view: NightView) -> list[dict[str, Any]]:

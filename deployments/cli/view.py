@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nightglass.config import Observatory
     from nightglass.ledger import ArchiveState, Entry, ErrorSummary, Ledger, StageRecord
 
-__all__ = ["Disk", "NightView", "as_json", "cameras_of", "latest_night", "look", "prefect_ui"]
+__all__ = ["Disk", "NightView", "alive", "as_json", "cameras_of", "latest_night", "look", "prefect_ui"]
 
 _FRESH_S = 10.0
 _GIB = 2.0**30
@@ -77,6 +77,18 @@ class NightView:
         return sum(self.counts.values())
 
 
+def alive(run: Path) -> tuple[Heartbeat, ...]:
+    """Return the heartbeats of the watches and servers that live, newest first.
+
+    Parameters
+    ----------
+    run : Path
+        `nightglass.layout.Layout.run`.
+    """
+    beats = read_heartbeats(run) if run.is_dir() else ()
+    return tuple(beat for beat in beats if time.time() - beat.at < _FRESH_S and beat.phase != "stopped")
+
+
 def look(
     ledger: Ledger, observatory: Observatory, night: Night, *, camera: str | None = None, recent: int = 8
 ) -> NightView:
@@ -91,8 +103,7 @@ def look(
     """
     layout, now = Layout(observatory.root), time.time()
     records = [item for item in ledger.nights(camera) if item.night == night]
-    beats = read_heartbeats(layout.run) if layout.run.is_dir() else ()
-    watches = tuple(beat for beat in beats if now - beat.at < _FRESH_S and beat.phase != "stopped")
+    watches = alive(layout.run)
     return NightView(
         at=now,
         night=night,

@@ -103,5 +103,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         message = f"cannot listen at {host} port {port}: {_reason(error)}"
         if error.errno == errno.EADDRINUSE:
-            raise Retryable(message, remedy="another program has the port; name another one by --port") from error
+            remedy = "another program has the port; name another one by --port, or [web] port"
+            raise Retryable(message, remedy=remedy) from error
         raise Misconfigured(message, remedy="name an address of this machine") from error

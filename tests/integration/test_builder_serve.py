@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from nightglass.builder import Client
@@ -18,12 +20,24 @@ from nightglass.watch.instance import InstanceLock
 from tests.integration.building import guide_pixels
 
 pytestmark = pytest.mark.slow
+PATIENCE_S = 60.0
 
 
 def serving(config: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "deployments.cli", "serve", "--config", str(config), "--port", "0"]
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def shown(line: str) -> list[tuple[str, str, int]]:
+    """Return the image builders that the page of the night tells of."""
+    page = re.search(r"(http://[0-9.:]+)/", line)
+    assert page is not None, line
+    end = time.monotonic() + PATIENCE_S
+    while not (found := httpx.get(f"{page[1]}/v1/night").json()["watches"]):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return [(one["name"], one["address"], one["last"]) for beat in found for one in beat["builders"]]
 
 
 def test_builders_are_served_and_survive_a_kill(tmp_path: Path) -> None:
@@ -45,6 +59,7 @@ def test_builders_are_served_and_survive_a_kill(tmp_path: Path) -> None:
                     process.send_signal(signal.SIGKILL)
                 else:
                     assert client.frame(17, 0)["missing"] == ["B"]
+                    assert shown(lines[0]) == [("guider", found[1], 17)]
                     client.push(17, 0, "B", guide_pixels(1), source="B")
                     assert client.build(17, 0, sources=["A", "B"])["state"] == "built"
                     with pytest.raises(Misconfigured, match="watched"):

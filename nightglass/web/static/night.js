@@ -103,7 +103,7 @@ function streams(night) {
 }
 
 function imageBuilders(night) {
-  const rows = night.watches.flatMap((watch) => watch.builders ?? []).map((one) => [
+  const rows = (night.watches ?? []).flatMap((watch) => watch.builders ?? []).map((one) => [
     one.address ? link(one.name, one.address) : one.name, one.role, one.camera, one.last === null ? "" : String(one.last),
     one.exposures, one.frames, one.unsaved,
   ]);
@@ -152,6 +152,7 @@ async function renew() {
       }
     } else {
       find("message").textContent = night.reason;
+      shown.push(...imageBuilders(night));
     }
     find("panels").replaceChildren(...shown);
     document.body.dataset.number = Number(document.body.dataset.number ?? 0) + 1;

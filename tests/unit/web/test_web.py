@@ -314,6 +314,18 @@ def a_night() -> dict:
                         "peers": [{"peer": "h:1", "state": "receiving"}],
                     }
                 ],
+                "builders": [
+                    {
+                        "name": "guider",
+                        "role": "guide",
+                        "camera": "generic",
+                        "address": "http://127.0.0.1:8",
+                        "last": 7,
+                        "exposures": 2,
+                        "frames": 5,
+                        "unsaved": 0,
+                    }
+                ],
                 "alarms": [{"subject": "disk", "text": "is filling"}],
                 "cluster": {},
             }
@@ -347,5 +359,6 @@ def test_the_page_of_the_night_shows_it(live: LivePicture, tmp_path: Path) -> No
         ):
             assert word in text
         links = browser.evaluate("[...document.querySelectorAll('td a')].map((link) => link.href)")
-        assert links == [f"{server.url}/monitor/test", "http://127.0.0.1:9/monitor/elsewhere"]
+        there_too = ["http://127.0.0.1:9/monitor/elsewhere", "http://127.0.0.1:8/"]
+        assert links == [f"{server.url}/monitor/test", *there_too]
         assert browser.errors == []
