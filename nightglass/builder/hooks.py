@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import httpx
 
-from nightglass.builder.lanes import Delivered, Lane, Patience, find_idle
+from nightglass.builder.lanes import Delivered, Lane, Patience
+from nightglass.builder.laneset import LaneSet
 from nightglass.builder.posting import post
 from nightglass.builder.records import HookStage
 from nightglass.builder.refusals import Unknown
@@ -31,6 +32,8 @@ __all__ = ["Hooks", "Subscription"]
 
 _log = logging.getLogger(__name__)
 
+_ONCE: Final = "once-"
+"""How the keys of those begin who are told once."""
 _MAX_ARGS: Final = 65_536
 """Characters of the arguments of a subscription, as JSON."""
 _MOST: Final = 256
@@ -107,10 +110,9 @@ class Hooks:
         self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
         self._on_alarm = on_alarm
         self._lock = threading.RLock()
-        self._started = False
         self._subscriptions: dict[str, Subscription] = {}
         self._targets: dict[str, Target] = {}
-        self._lanes: dict[str, Lane] = {}
+        self._lanes = LaneSet(self._make_lane)
         self._told: dict[str, int] = {}
         self._errors: dict[str, str] = {}
         self._load()
@@ -176,7 +178,7 @@ class Hooks:
             self._get(subscription_id)
             del self._subscriptions[subscription_id]
             self._targets.pop(subscription_id, None)
-            lane = self._lanes.pop(subscription_id, None)
+            lane = self._lanes.drop(subscription_id)
             self._save()
         if lane is not None:
             lane.close(0)
@@ -227,7 +229,7 @@ class Hooks:
             If too many are waited for.
         """
         found = find_target(target, known=self._known, allowed=self._allowed)
-        key = f"once-{content_key(found.source)}"
+        key = f"{_ONCE}{content_key(found.source)}"
         checked = list(_checked_args(args))
         item = {**news, "stage": _stage(stage).value, "builder": self._name, "args": checked, "source": found.source}
         with self._lock:
@@ -238,47 +240,34 @@ class Hooks:
     def start(self) -> None:
         """Begin to tell, with what was left over from before."""
         with self._lock:
-            self._started = True
-            for path in sorted(self._queues.glob("*")) if self._queues.is_dir() else ():
-                if path.name in self._subscriptions or path.name.startswith("once-"):
-                    self._lane(path.name)
-            for lane in self._lanes.values():
-                lane.start()
+            names = sorted(path.name for path in self._queues.glob("*")) if self._queues.is_dir() else ()
+            self._lanes.start(name for name in names if name in self._subscriptions or name.startswith(_ONCE))
 
     def close(self) -> None:
         """Stop; what was not told yet is told after the next start."""
-        with self._lock:
-            lanes = list(self._lanes.values())
-        for lane in lanes:
-            lane.close()
+        self._lanes.close()
         self._client.close()
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until everybody was told; for an orderly end."""
-        with self._lock:
-            lanes = list(self._lanes.values())
-        return all(lane.wait_idle(timeout_s) for lane in lanes)
+        return self._lanes.wait_idle(timeout_s)
 
     def _put(self, key: str, item: Mapping[str, Any]) -> None:
-        with self._lock:
-            if key not in self._targets:  # taken away just now
-                return
-            lane = self._lane(key)
-            lane.hold()
-        try:
-            lane.put(item)
-        except Retryable as error:  # a full disk must not stop the pipeline
-            self._alarm(f"{lane.name} is not told: {error}")
-        finally:
-            lane.let_go()
+        with contextlib.ExitStack() as held:
+            with self._lock:
+                if key not in self._targets:  # taken away just now
+                    return
+                lane = held.enter_context(self._lanes.held(key))
+            try:
+                lane.put(item)
+            except Retryable as error:  # a full disk must not stop the pipeline
+                self._alarm(f"{lane.name} is not told: {error}")
 
     def _make_room(self, key: str) -> None:
         """Forget those who were told once, and have nothing left to be told."""
         if key in self._lanes:
             return
-        once = {name: lane for name, lane in self._lanes.items() if name.startswith("once-")}
-        for gone in find_idle(once, _MOST):
-            self._lanes.pop(gone)
+        for gone in self._lanes.make_room(_MOST, prefix=_ONCE):
             self._targets.pop(gone, None)
             self._told.pop(gone, None)
             self._errors.pop(gone, None)
@@ -297,21 +286,15 @@ class Hooks:
             raise Unknown(message, remedy="list the hooks to see their ids")
         return found
 
-    def _lane(self, key: str) -> Lane:
-        lane = self._lanes.get(key)
-        if lane is None:
-            name = self._subscriptions[key].target if key in self._subscriptions else key
-            lane = Lane(
-                f"hook {name}",
-                self._queues / key,
-                lambda item: self._deliver(key, item),
-                patience=self._patience,
-                on_end=lambda ended: self._ended(key, ended),
-            )
-            self._lanes[key] = lane
-        if self._started:
-            lane.start()
-        return lane
+    def _make_lane(self, key: str) -> Lane:
+        name = self._subscriptions[key].target if key in self._subscriptions else key
+        return Lane(
+            f"hook {name}",
+            self._queues / key,
+            lambda item: self._deliver(key, item),
+            patience=self._patience,
+            on_end=lambda ended: self._ended(key, ended),
+        )
 
     def _deliver(self, key: str, item: Mapping[str, Any]) -> None:
         with self._lock:

@@ -19,15 +19,13 @@ from typing import Any, Final
 
 from nightglass.errors import Misconfigured, NightglassError, Rejected, Retryable
 
-__all__ = ["Delivered", "Lane", "Patience", "find_idle"]
+__all__ = ["Delivered", "Lane", "Patience"]
 
 _log = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 1000
 """Ends of deliveries that somebody may still ask for."""
 _JITTER: Final = 0.2
-_FEW: Final = 32
-"""Lanes that are kept although nothing waits in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,23 +315,6 @@ class Lane:
         except OSError as error:
             message = f"{path} cannot be written: {error.strerror or error}"
             raise Retryable(message, remedy="make room on the disk, and check the rights of the directory") from error
-
-
-def find_idle(lanes: Mapping[str, Lane], most: int) -> list[str]:
-    """Return the lanes that may be forgotten, where there are more than a few.
-
-    Raises
-    ------
-    Retryable
-        If as many as may be are still needed.
-    """
-    if len(lanes) < _FEW:
-        return []
-    gone = [name for name, lane in lanes.items() if lane.is_idle]
-    if len(lanes) - len(gone) >= most:
-        message = f"{most} receivers are waited for already"
-        raise Retryable(message, remedy="see which of them are away, and take them out of send_to")
-    return gone
 
 
 def _told(error: Exception) -> str:

@@ -16,7 +16,8 @@ from urllib.parse import quote
 import httpx
 
 from nightglass.builder.keeping import bytes_kept, keep_file, pieces_of, remove_file, sweep_files
-from nightglass.builder.lanes import Delivered, Lane, Patience, find_idle
+from nightglass.builder.lanes import Delivered, Lane, Patience
+from nightglass.builder.laneset import LaneSet
 from nightglass.builder.posting import post
 from nightglass.builder.records import ExposureView, FrameView, SendOrder, SendReport
 from nightglass.builder.targets import Target, find_target, kept_target
@@ -127,8 +128,7 @@ class Dispatcher:
         self._lock = threading.RLock()
         self._functions: dict[str, Callable[..., Any]] = {}
         self._targets: dict[str, Target] = {}
-        self._lanes: dict[str, Lane] = {}
-        self._started = False
+        self._lanes = LaneSet(self._make_lane)
 
     def register(self, name: str, function: Callable[..., Any]) -> None:
         """Let a function of this process be a receiver: it gets the path of the file, and a mapping of what it is."""
@@ -201,53 +201,40 @@ class Dispatcher:
 
     def pending(self) -> dict[str, int]:
         """Return how many tickets wait for each receiver that has any."""
-        with self._lock:
-            return {name: lane.pending for name, lane in self._lanes.items() if lane.pending}
+        counts = {name: lane.pending for name in self._lanes if (lane := self._lanes.get(name)) is not None}
+        return {name: count for name, count in counts.items() if count}
 
     def start(self) -> None:
         """Begin to send, with what was left over from before."""
-        with self._lock:
-            self._started = True
-            for path in sorted(self._directory.glob("*/receiver")) if self._directory.is_dir() else ():
-                self._lane(path.read_text())
-            for lane in self._lanes.values():
-                lane.start()
+        kept = sorted(self._directory.glob("*/receiver")) if self._directory.is_dir() else ()
+        self._lanes.start(path.read_text() for path in kept)
 
     def close(self) -> None:
         """Stop; what was not delivered is sent after the next start."""
-        with self._lock:
-            lanes = list(self._lanes.values())
-        for lane in lanes:
-            lane.close()
+        self._lanes.close()
         self._client.close()
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until nothing is left to send."""
-        with self._lock:
-            lanes = list(self._lanes.values())
-        return all(lane.wait_idle(timeout_s) for lane in lanes)
+        return self._lanes.wait_idle(timeout_s)
 
     def _put(self, ticket: Ticket, path: Path) -> tuple[Lane, int]:
         target = self.check(ticket.receiver)
-        with self._lock:
-            lane = self._lane(ticket.receiver)
-            lane.hold()
         key = ticket.key or secrets.token_hex(10)
         kept = self._place(ticket.receiver) / f"{key}.fits"
-        try:
-            known = lane.find_waiting("key", key) if kept.exists() else None
-            known = lane.find_ended("key", key) if known is None else known
-            if known is not None:
-                return lane, known
-            kept.unlink(missing_ok=True)
-            keep_file(path, kept)
-            said = {"name": ticket.name or path.name, "key": key, "source": target.source, "file": str(kept)}
-            return lane, lane.put({**asdict(ticket), **said})
-        except OSError as error:
-            message = f"{kept} cannot be written: {error.strerror or error}"
-            raise Retryable(message, remedy="make room on the disk") from error
-        finally:
-            lane.let_go()
+        with self._lanes.held(ticket.receiver) as lane:
+            try:
+                known = lane.find_waiting("key", key) if kept.exists() else None
+                known = lane.find_ended("key", key) if known is None else known
+                if known is not None:
+                    return lane, known
+                kept.unlink(missing_ok=True)
+                keep_file(path, kept)
+                said = {"name": ticket.name or path.name, "key": key, "source": target.source, "file": str(kept)}
+                return lane, lane.put({**asdict(ticket), **said})
+            except OSError as error:
+                message = f"{kept} cannot be written: {error.strerror or error}"
+                raise Retryable(message, remedy="make room on the disk") from error
 
     def _place(self, receiver: str) -> Path:
         return self._directory / f"{sanitize(receiver)[:40]}-{content_key(receiver)[:8]}"
@@ -255,50 +242,43 @@ class Dispatcher:
     def _trim(self) -> None:
         """Give up the oldest files until no more wait than may."""
         while True:
-            with self._lock:
-                sizes = {name: bytes_kept(self._place(name)) for name in self._lanes}
+            sizes = {name: bytes_kept(self._place(name)) for name in self._lanes}
             if sum(sizes.values()) <= self._limit_bytes or not sizes:
                 return
-            lane = self._lanes[max(sizes, key=lambda name: sizes[name])]
-            if not lane.give_up_oldest(f"more than {self._limit_bytes >> 20} MiB wait to be sent"):
+            lane = self._lanes.get(max(sizes, key=lambda name: sizes[name]))
+            if lane is None or not lane.give_up_oldest(f"more than {self._limit_bytes >> 20} MiB wait to be sent"):
                 return
 
-    def _lane(self, receiver: str) -> Lane:
-        lane = self._lanes.get(receiver)
-        if lane is None:
-            self._make_room()
-            directory = self._place(receiver)
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-                part = directory / f"receiver.{os.getpid()}.part"
-                part.write_text(receiver)
-                part.replace(directory / "receiver")
-            except OSError as error:
-                message = f"{directory} cannot be written: {error.strerror or error}"
-                raise Retryable(message, remedy="make room on the disk") from error
-            sweep_files(directory)
-            lane = Lane(
-                receiver,
-                directory,
-                self._deliver,
-                patience=self._patience,
-                on_end=self._ended,
-                on_forgotten=remove_file,
-            )
-            self._lanes[receiver] = lane
-        if self._started:
-            lane.start()
-        return lane
+    def _make_lane(self, receiver: str) -> Lane:
+        self._make_room()
+        directory = self._place(receiver)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            part = directory / f"receiver.{os.getpid()}.part"
+            part.write_text(receiver)
+            part.replace(directory / "receiver")
+        except OSError as error:
+            message = f"{directory} cannot be written: {error.strerror or error}"
+            raise Retryable(message, remedy="make room on the disk") from error
+        sweep_files(directory)
+        return Lane(
+            receiver,
+            directory,
+            self._deliver,
+            patience=self._patience,
+            on_end=self._ended,
+            on_forgotten=remove_file,
+        )
 
     def _make_room(self) -> None:
         """Forget receivers for whom nothing waits: addresses may be others for each exposure."""
-        for gone in find_idle(self._lanes, _MOST):
-            del self._lanes[gone]
+        for gone in self._lanes.make_room(_MOST):
             with contextlib.suppress(OSError):
                 (self._place(gone) / "receiver").unlink(missing_ok=True)
                 self._place(gone).rmdir()
-        if len(self._targets) > _MOST:
-            self._targets.clear()
+        with self._lock:
+            if len(self._targets) > _MOST:
+                self._targets.clear()
 
     def _deliver(self, item: Mapping[str, Any]) -> None:
         ticket = Ticket(**item)
