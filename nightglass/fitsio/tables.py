@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightglass.errors import Misconfigured
-from nightglass.fitsio.product_cards import make_card
+from nightglass.fitsio.product_cards import CardValue, make_card, make_cards
 
 if TYPE_CHECKING:
     from astropy.table import Column, Table
     from astropy.units import UnitBase
 
-__all__ = ["lay_out_table"]
+__all__ = ["lay_out_table", "table_head"]
 
 _CODES = {"b": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
 _UNSIGNED = {"u2": ("i2", 1 << 15), "u4": ("i4", 1 << 31), "u8": ("i8", 1 << 63)}
@@ -41,18 +41,23 @@ def lay_out_table(table: Table) -> tuple[list[str], bytes]:
         cards += described
         columns.append(np.frombuffer(stored, np.uint8).reshape(rows, -1) if rows else np.empty((0, 0), np.uint8))
     widths = [_width(table[name]) for name in table.colnames]
-    head = {
+    head = table_head(row_bytes=sum(widths), rows=rows, columns=len(table.colnames))
+    data = np.concatenate(columns, axis=1).tobytes() if rows and columns else b""
+    return make_cards(head) + cards, data
+
+
+def table_head(*, row_bytes: int, rows: int, columns: int) -> dict[str, CardValue]:
+    """Return the keywords that a binary table without a heap begins with."""
+    return {
         "XTENSION": ("BINTABLE", "binary table"),
         "BITPIX": 8,
         "NAXIS": 2,
-        "NAXIS1": (sum(widths), "bytes in a row"),
+        "NAXIS1": (row_bytes, "bytes in a row"),
         "NAXIS2": (rows, "rows"),
         "PCOUNT": 0,
         "GCOUNT": 1,
-        "TFIELDS": (len(table.colnames), "columns"),
+        "TFIELDS": (columns, "columns"),
     }
-    data = np.concatenate(columns, axis=1).tobytes() if rows and columns else b""
-    return [card for key, value in head.items() for card in make_card(key, value)] + cards, data
 
 
 def _values(column: Column) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from nightglass.fitsio.checksums import add_sums, sum_bytes
 from nightglass.fitsio.filling import write_at
 from nightglass.fitsio.product_cards import make_cards
 from nightglass.fitsio.sealing import seal
+from nightglass.fitsio.tables import table_head
 
 __all__ = ["GrowingTable", "store_rows", "table_cards"]
 
@@ -199,16 +200,7 @@ class GrowingTable:
 def table_cards(name: str, dtype: np.dtype[Any], units: dict[str, str], *, rows: int) -> list[str]:
     """Return the cards of a binary table, from XTENSION on; parameters as those of `GrowingTable`."""
     stored = _stored_dtype(dtype)
-    cards: dict[str, Any] = {
-        "XTENSION": ("BINTABLE", "binary table"),
-        "BITPIX": 8,
-        "NAXIS": 2,
-        "NAXIS1": (stored.itemsize, "bytes in a row"),
-        "NAXIS2": (rows, "rows"),
-        "PCOUNT": 0,
-        "GCOUNT": 1,
-        "TFIELDS": (len(dtype.names or ()), "columns"),
-    }
+    cards = table_head(row_bytes=stored.itemsize, rows=rows, columns=len(stored))
     for number, column in enumerate(dtype.names or (), start=1):
         kind = dtype[column]
         cards[f"TTYPE{number}"] = column
