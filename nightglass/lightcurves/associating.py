@@ -50,20 +50,6 @@ class SourceList:
         """1-sigma errors of the positions in degrees, (sources,)."""
         return self._weights**-0.5
 
-    def take(self, positions: Floats, errors_deg: Floats) -> NDArray[np.intp]:
-        """Take the sources of one image in: `find` known ones, number the others, and `put` them all.
-
-        Returns
-        -------
-        ndarray of int, (n,)
-            Number of each source, from 0.
-        """
-        numbers = self.find(positions, errors_deg)
-        new = np.flatnonzero(numbers < 0)
-        numbers[new] = len(self) + np.arange(len(new))
-        self.put(numbers, positions, errors_deg)
-        return numbers
-
     def put(self, numbers: NDArray[np.intp], positions: Floats, errors_deg: Floats) -> None:
         """Add positions to those of sources, each of which is named once; larger numbers than there are make new ones.
 

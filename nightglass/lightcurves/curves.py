@@ -102,7 +102,13 @@ class LightCurves:
     """Grows by one time step after the other; the same image again changes nothing.
 
     All bands share one list of sources. What is known and not found in an image is measured at its place; what is new
-    has no measurements before it was found. Rows are given out and not kept: memory grows with sources alone.
+    has no measurements before it was found. Rows are given out and not kept: memory grows with sources, and by some
+    bytes with time steps.
+
+    Attributes
+    ----------
+    left_out : int
+        Images that say nothing about sources.
     """
 
     def __init__(self, rule: LightCurveRule) -> None:
