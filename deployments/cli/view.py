@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from nightglass.config import Observatory
     from nightglass.ledger import ArchiveState, Entry, ErrorSummary, Ledger, StageRecord
 
-__all__ = ["Disk", "NightView", "alive", "as_json", "cameras_of", "latest_night", "look", "prefect_ui"]
+__all__ = [
+    "Disk",
+    "NightView",
+    "alive",
+    "as_json",
+    "cameras_of",
+    "latest_night",
+    "look",
+    "look_without_ledger",
+    "prefect_ui",
+]
 
 _FRESH_S = 10.0
 _GIB = 2.0**30
@@ -120,6 +130,28 @@ def look(
         ui_url=prefect_ui(observatory),
         archives=ledger.archive_counts(night, camera),
         built=ledger.archive_counts(night, camera, built=True),
+    )
+
+
+def look_without_ledger(observatory: Observatory, night: Night) -> NightView | None:
+    """Return what there is to see before the first exposure; None: nothing lives under the root."""
+    layout = Layout(observatory.root)
+    if layout.ledger.exists() or observatory.ledger_url or not (watches := alive(layout.run)):
+        return None
+    return NightView(
+        at=time.time(),
+        night=night,
+        cameras=tuple(sorted({name for beat in watches for name in beat.cameras})),
+        counts=dict.fromkeys(State, 0),
+        latency_s=None,
+        lag_s=0.0,
+        waiting={},
+        errors=(),
+        stages=(),
+        recent=(),
+        disk=_disk(observatory.root),
+        watches=watches,
+        ui_url=prefect_ui(observatory),
     )
 
 

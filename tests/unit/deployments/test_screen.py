@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +15,12 @@ from rich.console import Console, RenderableType
 
 from deployments.cli.closing import closing
 from deployments.cli.screen import STATE_STYLES, bar, brief, duration, night_screen
-from deployments.cli.view import Disk, NightView, as_json
+from deployments.cli.view import Disk, NightView, as_json, look_without_ledger
+from nightglass.config import Observatory
 from nightglass.layout import Layout
 from nightglass.ledger import Entry, ErrorSummary, StageRecord, StageState
 from nightglass.model import ExposureRef, Kind, Night, Quality, Stage, State
-from nightglass.watch.heartbeat import Heartbeat
+from nightglass.watch.heartbeat import Heartbeat, write_heartbeat
 from nightglass.watch.streamline import StreamState
 
 NIGHT = Night("20260821")
@@ -170,6 +172,17 @@ def test_a_stage_that_is_done_has_no_time_and_pixels_are_no_arcseconds() -> None
     assert f"{done.stage.value} done " in text
     assert "UTC" not in text
     assert "2.50 px" in text
+
+
+def test_what_lives_is_shown_before_the_first_exposure(tmp_path: Path) -> None:
+    observatory, layout = Observatory(root=tmp_path), Layout(tmp_path)
+    assert look_without_ledger(observatory, NIGHT) is None
+    layout.run.mkdir()
+    write_heartbeat(layout.run / "watch.json", replace(view().watches[0], at=time.time(), phase="serving"))
+    early = look_without_ledger(observatory, NIGHT)
+    assert early is not None
+    assert "lynx" in printed(night_screen(early))
+    assert as_json(early)["total"] == 0
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
