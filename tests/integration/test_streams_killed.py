@@ -74,7 +74,7 @@ def check_nothing_is_left_over(root: Path, pattern: str, ledger: Ledger) -> None
     assert not list(root.rglob("*.part"))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 def test_time_steps_that_are_in_the_ledger_survive(tmp_path: Path, seed: int) -> None:
     root, sent = tmp_path / "out", [0]
     with contextlib.ExitStack() as stack:
