@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nightglass.builder.cubing import ArchiveRules, CubeKeeper, archive_cube, gi
 from nightglass.builder.darks import FindMasters, subtract_darks
 from nightglass.builder.focusing import measure_extensions
 from nightglass.builder.hooks import Hooks
+from nightglass.builder.keeping import made_directory
 from nightglass.builder.lanes import Patience
 from nightglass.builder.naming import Names
 from nightglass.builder.pictures import PlotRules, chosen, draw
@@ -218,13 +220,14 @@ class CameraOutputs:
             clobber=order.clobber,
         )
         primary = compose_primary(exposure, frame, options, self._site, rules)
+        write = partial(write_frame, frame.extensions, primary, rules=rules, overwrite=True, limits=self._limits)
         if not order.dark_subtract:
-            return write_frame(frame.extensions, primary, path, rules=rules, overwrite=True, limits=self._limits)
+            return write(path, durable=options.durable)
         if self._masters is None:
             message = f"builder {self._name} has no masters to subtract"
             raise Waiting(message, remedy="run it within a night, whose ledger knows the masters")
         with self._making() as plain:
-            write_frame(frame.extensions, primary, plain, rules=rules, overwrite=True, limits=self._limits)
+            write(plain)
             return subtract_darks(
                 plain,
                 path,
@@ -306,7 +309,7 @@ class CameraOutputs:
         rules = ArchiveRules.of(options, order)
         out = self._names.cube(exposure, options, order)
         given = given_values(order)
-        with tempfile.TemporaryDirectory(prefix="frames-", dir=_made(self._scratch)) as scratch:
+        with tempfile.TemporaryDirectory(prefix="frames-", dir=made_directory(self._scratch)) as scratch:
             paths = [self._frame_file(exposure, view, options, given, Path(scratch)) for view in frames]
             summary = archive_cube(
                 paths,
@@ -365,7 +368,7 @@ class CameraOutputs:
     @contextlib.contextmanager
     def _making(self) -> Iterator[Path]:
         """Give a passing name for a file."""
-        path = _made(self._scratch) / f"{os.getpid()}-{secrets.token_hex(6)}.fits"
+        path = made_directory(self._scratch) / f"{os.getpid()}-{secrets.token_hex(6)}.fits"
         try:
             yield path
         finally:
@@ -389,12 +392,3 @@ def _refuse_purged(frame: FrameView) -> None:
         where = f"; it is in {frame.files[-1]}" if frame.files else ""
         message = f"frame {frame.frame} of exposure {frame.expid} has no extensions in the spool{where}"
         raise Purged(message, remedy="push it again, or use its file or archive")
-
-
-def _made(directory: Path) -> Path:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"{directory} cannot be made: {error.strerror or error}"
-        raise Retryable(message, remedy="check the disk and the rights of the directory") from error
-    return directory

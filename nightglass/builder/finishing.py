@@ -30,6 +30,7 @@ from nightglass.builder.refusals import Purged, Unknown
 from nightglass.builder.stages import Stage
 from nightglass.builder.structure import marked
 from nightglass.config import BuilderOptions
+from nightglass.cubes.publishing import sync_upwards
 from nightglass.errors import Misconfigured, Rejected, Retryable
 
 __all__ = ["Finisher"]
@@ -223,7 +224,7 @@ class Finisher:
         if self._raw_path is None:
             return
         view, path = self._claims.another(view, self._raw_path(exposure, view))
-        if written is None or options.exclude or options.compress or not _linked(written, path):
+        if written is None or options.exclude or options.compress or not _linked(written, path, options):
             self.outputs().assemble(exposure, view, options, GetOrder(exclude=()), path)
         view = self._holdings.change(view.expid, view.frame, lambda current: replace(current, published=path))
         self._on_frame(path, view)  # before it is noted: after a kill in between it is told again
@@ -272,7 +273,7 @@ class Finisher:
             yield self._holdings.exposure(expid), view
 
 
-def _linked(written: Path, path: Path) -> bool:
+def _linked(written: Path, path: Path, options: BuilderOptions) -> bool:
     """Let a file appear under a second name without copying it; where that is not possible, say so."""
     if written.suffix == ".fz":
         return False
@@ -282,6 +283,8 @@ def _linked(written: Path, path: Path) -> bool:
         part.unlink(missing_ok=True)
         part.hardlink_to(written)
         part.replace(path)
+        if options.durable:
+            sync_upwards(path.parent)
     except OSError:
         return False
     part.unlink(missing_ok=True)  # it is left where both names were of the same file already

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["bytes_kept", "keep_file", "pieces_of", "remove_file", "sweep_files"]
+from nightglass.errors import Retryable
+
+__all__ = ["bytes_kept", "keep_file", "made_directory", "pieces_of", "remove_file", "sweep_files"]
 
 _PIECE: Final = 1 << 20
 
@@ -56,3 +58,19 @@ def pieces_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as stream:
         while piece := stream.read(_PIECE):
             yield piece
+
+
+def made_directory(directory: Path) -> Path:
+    """Make a directory unless it is there; return it.
+
+    Raises
+    ------
+    Retryable
+        If the file system refuses.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{directory} cannot be made: {error.strerror or error}"
+        raise Retryable(message, remedy="check the disk and the rights of the directory") from error
+    return directory

@@ -36,7 +36,7 @@ def restore(spool: Spool, holdings: Holdings) -> list[str]:
     spool.sweep()
     for directory in spool.exposure_directories():
         try:
-            exposure, frames = _exposure(directory, remarks)
+            exposure, frames = _exposure(directory, remarks, durable=spool.policy.durable)
         except NightglassError as error:
             remarks.append(f"{directory} is left alone: {error}")
             continue
@@ -66,7 +66,7 @@ def _written(view: FrameView) -> tuple[Path, ...]:
     return (*view.claims, *view.files, *(() if view.published is None else (view.published,)))
 
 
-def _exposure(directory: Path, remarks: list[str]) -> tuple[ExposureView, list[FrameView]]:
+def _exposure(directory: Path, remarks: list[str], *, durable: bool) -> tuple[ExposureView, list[FrameView]]:
     for part in (*directory.glob("*.part"), *directory.glob("*/*.part")):
         part.unlink(missing_ok=True)  # a record that a killed process was about to put in place of the last one
     try:
@@ -75,7 +75,7 @@ def _exposure(directory: Path, remarks: list[str]) -> tuple[ExposureView, list[F
         exposure = _exposure_by_name(directory)
         remarks.append(f"exposure {exposure.expid}: {error}")
     frames = [
-        _frame(item, exposure.expid, remarks)
+        _frame(item, exposure.expid, remarks, durable=durable)
         for item in sorted(directory.iterdir())
         if item.is_dir() and item.name.isdecimal()
     ]
@@ -90,7 +90,7 @@ def _exposure_by_name(directory: Path) -> ExposureView:
     return ExposureView(expid=int(directory.name), night=night, state=ExposureState.OPEN, directory=directory)
 
 
-def _frame(directory: Path, expid: int, remarks: list[str]) -> FrameView | None:
+def _frame(directory: Path, expid: int, remarks: list[str], *, durable: bool) -> FrameView | None:
     files = set(directory.glob("*.fits"))
     try:
         view = read_frame(directory)
@@ -99,7 +99,7 @@ def _frame(directory: Path, expid: int, remarks: list[str]) -> FrameView | None:
             return None  # killed before anything was acknowledged
         view = _frame_by_files(directory, expid, files)
         remarks.append(f"frame {expid}/{view.frame} was made anew from {len(view.extensions)} files: {error}")
-        write_frame(view, durable=False)
+        write_frame(view, durable=durable)
     if view.purged:
         kept: set[Path] = set()
     else:

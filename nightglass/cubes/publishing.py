@@ -10,12 +10,16 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from nightglass.cubes.records import CubeRequest
 from nightglass.errors import Misconfigured, Retryable
 from nightglass.fitsio import part_path
 
-__all__ = ["publishing", "refuse_existing", "sweep", "sync"]
+__all__ = ["publishing", "refuse_existing", "sweep", "sync", "sync_upwards"]
+
+_LEVELS: Final = 4
+"""Directories above a file that may be new with it: image directory, night, exposure, one of its own."""
 
 
 @contextlib.contextmanager
@@ -42,7 +46,7 @@ def publishing(request: CubeRequest) -> Iterator[Path]:
         finally:
             part.unlink(missing_ok=True)
         if request.durable:
-            sync(out.parent)
+            sync_upwards(out.parent)
     except OSError as error:
         message = f"{out} cannot be written: {error.strerror or error}"
         raise Retryable(message, remedy="make room on the disk, and check the rights of the directory") from error
@@ -70,6 +74,14 @@ def refuse_existing(out: Path) -> None:
     if os.path.lexists(out):
         message = f"{out} is there already"
         raise Misconfigured(message, remedy="remove it, or ask for it to be overwritten")
+
+
+def sync_upwards(directory: Path) -> None:
+    """Wait until a directory is on disk, and that it is in the ones above: those of an exposure are new with it."""
+    sync(directory)
+    for above in directory.parents[:_LEVELS]:
+        with contextlib.suppress(PermissionError):  # what may only be passed through was not made by us
+            sync(above)
 
 
 def sync(path: Path) -> None:
