@@ -66,7 +66,7 @@ def raw(tmp_path: Path) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "root"
-    end = time.monotonic() + 60  # workers that got the signal, too, may end a moment after the watch
+    end = time.monotonic() + 10  # multiprocessing's tracker of resources ends when it sees that its parent is gone
     while (left := left_behind(tmp_path / "root")) and time.monotonic() < end:
         time.sleep(0.1)
     assert left == []
