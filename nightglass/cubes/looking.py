@@ -40,7 +40,7 @@ def draw_cube(cube: Path, picture: Path, *, label: str) -> None:
         If the picture cannot be written.
     """
     try:
-        with fits.open(cube, memmap=True, character_as_bytes=True) as hdus:
+        with fits.open(cube, memmap=False) as hdus:
             images = [_image(plane, name) for name, plane in _first_planes(hdus)]
     except (OSError, ValueError, TypeError) as error:
         message = f"{cube} cannot be drawn: {error}"
