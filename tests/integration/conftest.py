@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,17 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments.deploy import Deployed, Schedules, deploy
 from deployments.environment import child_environment
 from deployments.server import EmbeddedServer
+from nightglass import byhand
 from nightglass.cluster import start
-from nightglass.config import Observatory, load_observatory
+from nightglass.config import Observatory, load_camera, load_observatory
 from nightglass.layout import Layout
 from nightglass.ledger import Ledger
 from nightglass.model import Night
 from nightglass.pool import Pool
+from nightglass.reduction import run_group
 from nightglass.simulate import NightPlan, SimulatedNight, write_night
 
 PLAN = NightPlan(
@@ -71,6 +75,17 @@ class PrefectSite:
 
     def ledger(self) -> Ledger:
         return Ledger.open(Layout(self.observatory.root).ledger)
+
+    def deploy(self, schedules: Schedules) -> tuple[Deployed, ...]:
+        with temporary_settings({PREFECT_API_URL: self.server.api_url}):
+            return asyncio.run(deploy(self.observatory, configuration=self.configuration, schedules=schedules))
+
+    def reduce(self, ledger: Ledger, paths: Iterable[Path]) -> None:
+        """Reduce exposures without Prefect, which takes seconds for each run of a deployment."""
+        camera, common = load_camera("lynx"), {"ledger": ledger, "observatory": self.observatory}
+        entries = [byhand.take_in(path, camera, **common) for path in paths]
+        for group in byhand.claim_exposures(entries, owner="host:1:t:test", **common):
+            assert not run_group(group, pool=self.pool, camera=camera, **common).errors
 
     def wait_for_run(self, flow_run_id: Any, *, seconds: float = 120.0) -> FlowRun:
         """Wait until a run is over, and return it."""
@@ -137,3 +152,10 @@ def prefect_site(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
                 yield PrefectSite(observatory, configuration, server, night, pool)
         finally:
             server.close()
+
+
+@pytest.fixture(scope="session")
+def deployed(prefect_site: PrefectSite) -> PrefectSite:
+    """The site with its deployments, whose schedules are paused; whoever changes them makes them anew."""
+    prefect_site.deploy(Schedules.PAUSED)
+    return prefect_site

@@ -10,9 +10,7 @@ import pytest
 from astropy.io import fits
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.deploy import Schedules, deploy
 from deployments.runner_executor import PrefectExecutor
 from nightglass import byhand
 from nightglass.config import load_camera
@@ -41,10 +39,8 @@ def tables(client: SyncPrefectClient, run: FlowRun) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_worker_archives_an_exposure_a_night_and_any_frames(prefect_site: PrefectSite, tmp_path: Path) -> None:
-    site = prefect_site
-    with temporary_settings({PREFECT_API_URL: site.server.api_url}):
-        await deploy(site.observatory, configuration=site.configuration, schedules=Schedules.PAUSED)
+def test_a_worker_archives_an_exposure_a_night_and_any_frames(deployed: PrefectSite, tmp_path: Path) -> None:
+    site = deployed
     with (
         site.process("prefect", "worker", "start", "--pool", "nightglass", "--limit", "4", log="archiver.log"),
         site.client() as client,

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,13 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from deployments.deploy import Deployed, Schedules, deploy
+from deployments.deploy import Schedules
 from deployments.scheduling import StageScheduler, stage_key
-from nightglass import byhand
 from nightglass.config import load_camera
 from nightglass.layout import Layout
-from nightglass.ledger import Ledger, StageState
+from nightglass.ledger import StageState
 from nightglass.model import Night, Stage, State
 from nightglass.pool import SerialPool
-from nightglass.reduction import run_group
 from nightglass.simulate import NightPlan, write_night
 from nightglass.watch.instance import InstanceLock
 from nightglass.watch.work import Workbench
@@ -38,22 +37,9 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster]
 REPOSITORY = Path(__file__).parents[2]
 
 
-def deploy_here(site: PrefectSite, schedules: Schedules) -> tuple[Deployed, ...]:
-    with temporary_settings({PREFECT_API_URL: site.server.api_url}):
-        return asyncio.run(deploy(site.observatory, configuration=site.configuration, schedules=schedules))
-
-
 def start_run(client: SyncPrefectClient, name: str, **parameters: Any) -> FlowRun:
     deployment = client.read_deployment_by_name(f"{name}/nightglass")
     return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-
-
-def reduce_here(site: PrefectSite, ledger: Ledger, paths: Iterable[Path]) -> None:
-    """Reduce without Prefect, which takes seconds for each run of a deployment."""
-    camera, common = load_camera("lynx"), {"ledger": ledger, "observatory": site.observatory}
-    entries = [byhand.take_in(path, camera, **common) for path in paths]
-    for group in byhand.claim_exposures(entries, owner="host:1:t:test", **common):
-        assert not run_group(group, pool=site.pool, camera=camera, **common).errors
 
 
 def artifacts(client: SyncPrefectClient, run: FlowRun) -> list[dict[str, Any]]:
@@ -63,8 +49,8 @@ def artifacts(client: SyncPrefectClient, run: FlowRun) -> list[dict[str, Any]]:
 
 
 def test_deploying_twice_is_deploying_once(prefect_site: PrefectSite) -> None:
-    first = deploy_here(prefect_site, Schedules.PAUSED)
-    assert deploy_here(prefect_site, Schedules.PAUSED) == first
+    first = prefect_site.deploy(Schedules.PAUSED)
+    assert prefect_site.deploy(Schedules.PAUSED) == first
     described = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
     assert len(first) == len(described) > 9
     with prefect_site.client() as client:
@@ -81,18 +67,18 @@ def test_deploying_twice_is_deploying_once(prefect_site: PrefectSite) -> None:
         assert not schedule.active
 
 
-def test_the_schedule_yields_runs_in_the_time_zone_of_the_site(prefect_site: PrefectSite) -> None:
+@pytest.fixture
+def changing(prefect_site: PrefectSite) -> Iterator[PrefectSite]:
+    """The site for a test that changes its deployments."""
+    yield prefect_site
+    prefect_site.deploy(Schedules.PAUSED)
+
+
+def test_the_schedule_yields_runs_in_the_time_zone_of_the_site(changing: PrefectSite) -> None:
     """With SQLAlchemy 2.1 Prefect's scheduler makes none, and everything else looks healthy."""
-    site = prefect_site.observatory.site.model_copy(update={"timezone": "America/Santiago"})
-    chile = PrefectSite(
-        prefect_site.observatory.model_copy(update={"site": site}),
-        prefect_site.configuration,
-        prefect_site.server,
-        prefect_site.night,
-        prefect_site.pool,
-    )
-    deploy_here(chile, Schedules.ACTIVE)
-    with prefect_site.client() as client:
+    site = changing.observatory.site.model_copy(update={"timezone": "America/Santiago"})
+    replace(changing, observatory=changing.observatory.model_copy(update={"site": site})).deploy(Schedules.ACTIVE)
+    with changing.client() as client:
         deployment = client.read_deployment_by_name("run-night/nightglass")
 
         def scheduled() -> list[FlowRun]:
@@ -106,31 +92,29 @@ def test_the_schedule_yields_runs_in_the_time_zone_of_the_site(prefect_site: Pre
         runs = eventually(scheduled, seconds=200, what="runs of a cron schedule")
         moments = [run.expected_start_time.astimezone(site.zone) for run in runs]
         assert {(moment.hour, moment.minute) for moment in moments} == {(12, 5)}
-    deploy_here(prefect_site, Schedules.PAUSED)
 
 
-def test_prefects_own_command_deploys_the_file(prefect_site: PrefectSite) -> None:
+def test_prefects_own_command_deploys_the_file(changing: PrefectSite) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=REPOSITORY,
-        env=prefect_site.environment,
+        env=changing.environment,
         capture_output=True,
         text=True,
         timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    with prefect_site.client() as client:
+    with changing.client() as client:
         for name in ("reduce-exposure", "run-night"):
             deployment = client.read_deployment_by_name(f"{name}/nightglass")
             assert not deployment.pull_steps
             assert deployment.entrypoint.startswith("flows.")
             assert ":" not in deployment.entrypoint
-    deploy_here(prefect_site, Schedules.PAUSED)
 
 
-def test_a_worker_runs_every_deployment(prefect_site: PrefectSite) -> None:
-    site, night = prefect_site, Night("20260821")
+def test_a_worker_runs_every_deployment(deployed: PrefectSite) -> None:
+    site, night = deployed, Night("20260821")
     path = str(site.night.paths[3])
     with (
         site.process("prefect", "worker", "start", "--pool", "nightglass", "--limit", "4", log="worker.log"),
@@ -144,7 +128,7 @@ def test_a_worker_runs_every_deployment(prefect_site: PrefectSite) -> None:
             ledger.reset_stage(night, "lynx", stage, due=due)
         whole = start_run(client, "run-night", night=night.label, poll_s=0.5)
         run = start_run(client, "reduce-exposure", exposure=path, camera="lynx")
-        reduce_here(site, ledger, site.night.paths[:3])
+        site.reduce(ledger, site.night.paths[:3])
         reduced = site.wait_for_run(run.id)
         assert (reduced.state_name, reduced.name) == ("Completed", path), reduced.state
         assert {item["type"] for item in artifacts(client, reduced)} == {"table", "image"}
@@ -176,10 +160,10 @@ def test_a_worker_runs_every_deployment(prefect_site: PrefectSite) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(prefect_site: PrefectSite) -> Iterator[PrefectSite]:
+def served(deployed: PrefectSite) -> Iterator[PrefectSite]:
     """The site with a serve child."""
-    with prefect_site.process("deployments.serving", log="serve.log"):
-        yield prefect_site
+    with deployed.process("deployments.serving", log="serve.log"):
+        yield deployed
 
 
 def test_the_serve_child_takes_a_scheduled_stage_once(served: PrefectSite, request: pytest.FixtureRequest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
 import time
@@ -12,9 +11,7 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.deploy import Schedules, deploy
 from deployments.runner_executor import PrefectExecutor
 from nightglass.cluster import start
 from nightglass.config import Dispatch, load_camera, load_observatory
@@ -117,24 +114,20 @@ class WatchedNight:
         eventually(done, seconds=250, what=f"{stage} done")
 
 
-def test_both_ways_of_dispatch_give_the_same_bytes(prefect_site: PrefectSite, tmp_path: Path) -> None:
+def test_both_ways_of_dispatch_give_the_same_bytes(deployed: PrefectSite, tmp_path: Path) -> None:
     files = list(write_night(tmp_path / "simulated", PLAN, seed=7).paths)
-    inline = WatchedNight(prefect_site, tmp_path / "inline", dispatch=Dispatch.INLINE, fallback_s=0.5)
+    inline = WatchedNight(deployed, tmp_path / "inline", dispatch=Dispatch.INLINE, fallback_s=0.5)
     inline.run(files)
     assert inline.run_by_the_watch == len(Stage)
     inline.stage_runs(inline=True)
 
-    with temporary_settings({PREFECT_API_URL: prefect_site.server.api_url}):
-        asyncio.run(
-            deploy(prefect_site.observatory, configuration=prefect_site.configuration, schedules=Schedules.KEEP)
-        )
-    deployed = WatchedNight(prefect_site, tmp_path / "deployed", dispatch=Dispatch.DEPLOYMENT, fallback_s=600)
-    with prefect_site.process("prefect", "worker", "start", "--pool", "nightglass", "--limit", "4", log="worker.log"):
-        deployed.run(files)
-        runs = deployed.stage_runs(inline=False)
-    assert not deployed.run_by_the_watch, "the worker ran the stages when they were due"
-    assert all(run.parameters["configuration"] == str(deployed.configuration) for run in runs)
+    by_worker = WatchedNight(deployed, tmp_path / "deployed", dispatch=Dispatch.DEPLOYMENT, fallback_s=600)
+    with deployed.process("prefect", "worker", "start", "--pool", "nightglass", "--limit", "4", log="worker.log"):
+        by_worker.run(files)
+        runs = by_worker.stage_runs(inline=False)
+    assert not by_worker.run_by_the_watch, "the worker ran the stages when they were due"
+    assert all(run.parameters["configuration"] == str(by_worker.configuration) for run in runs)
 
     products = inline.products()
     assert len(products) >= FILES + 2, "exposures, a master and a stack"
-    assert deployed.products() == products
+    assert by_worker.products() == products

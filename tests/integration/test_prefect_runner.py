@@ -17,7 +17,6 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.deploy import Schedules, deploy
 from deployments.late import Orphans
 from deployments.runner_executor import PrefectExecutor
 from nightglass import byhand
@@ -110,6 +109,13 @@ def _no_lease_of_a_test_that_failed(prefect_site: PrefectSite) -> None:
         ledger.revoke(owners=[OWNER], reason="the test is over")
 
 
+@pytest.fixture
+def biases(prefect_site: PrefectSite) -> None:
+    """All bias frames reduced, whatever other tests did to them."""
+    with prefect_site.ledger() as ledger:
+        prefect_site.reduce(ledger, prefect_site.night.paths[:3])
+
+
 @pytest.fixture(scope="module")
 def inline(prefect_site: PrefectSite) -> Iterator[Desk]:
     yield from desk(prefect_site)
@@ -143,6 +149,7 @@ def test_a_batch_is_one_run_with_a_table(inline: Desk) -> None:
     assert "lynx/20260821/2" in table["data"]
 
 
+@pytest.mark.usefixtures("biases")
 def test_masters_and_two_jobs_at_once(inline: Desk) -> None:
     jobs = [inline.job(JobKind.MASTERS, key="20260821-masters", kinds=(Kind.BIAS,))]
     jobs += [inline.groups(path) for path in inline.site.night.paths[3:5]]
@@ -296,19 +303,15 @@ def test_runs_of_dead_processes_are_ended(inline: Desk) -> None:
             )
 
 
-def test_deployment_dispatch_reduces_through_the_serve_child(prefect_site: PrefectSite) -> None:
+def test_deployment_dispatch_reduces_through_the_serve_child(deployed: PrefectSite) -> None:
     """Its run begins long after the leases would have ended: they are prolonged as long as it is queued."""
-    with temporary_settings({PREFECT_API_URL: prefect_site.server.api_url}):
-        asyncio.run(
-            deploy(prefect_site.observatory, configuration=prefect_site.configuration, schedules=Schedules.KEEP)
-        )
-    with prefect_site.process("deployments.serving", log="serve.log"):
-        for deployed in desk(prefect_site, Dispatch.DEPLOYMENT):
-            job = deployed.groups(*prefect_site.night.paths[:2], lease_s=6.0)
-            deployed.executor.submit(job)
-            report = deployed.ended(job)
+    with deployed.process("deployments.serving", log="serve.log"):
+        for waiting in desk(deployed, Dispatch.DEPLOYMENT):
+            job = waiting.groups(*deployed.night.paths[:2], lease_s=6.0)
+            waiting.executor.submit(job)
+            report = waiting.ended(job)
             assert report.error == ""
-            assert deployed.states(job) == [State.REDUCED] * 2
-            run = deployed.run_of(report)
+            assert waiting.states(job) == [State.REDUCED] * 2
+            run = waiting.run_of(report)
             assert run.deployment_id is not None
-            assert not list((Layout(prefect_site.observatory.root).run / "jobs").iterdir())
+            assert not list((Layout(deployed.observatory.root).run / "jobs").iterdir())
