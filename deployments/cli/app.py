@@ -53,7 +53,10 @@ def _version(*, value: bool) -> None:
 def _main(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=lambda value: _version(value=value), is_eager=True, help="Print the version and end.")
+        bool,
+        typer.Option(
+            "--version", callback=lambda value: _version(value=value), is_eager=True, help="Print the version and end."
+        ),
     ] = False,
 ) -> None: ...
 

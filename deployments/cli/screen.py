@@ -190,7 +190,8 @@ def _watch(view: NightView, index: int) -> Text:
         text.append_text(_stream(stream))
     for builder in beat.builders:
         text.append(f"\nimage builder {builder['name']} at {builder['address'] or 'no port yet'}: ")
-        text.append(f"{builder['exposures']} exposures, {builder['frames']} frames, {builder['unsaved']} not saved")
+        kept = f"{builder['frames']} frames of {builder['exposures']} exposures kept"
+        text.append(f"{kept}, {builder['unsaved']} not saved")
     return text
 
 

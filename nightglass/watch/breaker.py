@@ -12,6 +12,9 @@ from dataclasses import dataclass
 __all__ = ["Breaker", "BreakerChange", "BreakerState"]
 
 
+_UNHEALTHY = "Prefect does not answer; work goes on without it"
+
+
 class BreakerState(enum.StrEnum):
     """Where jobs run."""
 
@@ -61,7 +64,7 @@ class Breaker:
         """Take one look at the executor's health; return the change it makes, if any."""
         if not healthy:
             self._healthy_since = None
-            return None if self.state is BreakerState.OPEN else self._open("the executor is not healthy", now)
+            return None if self.state is BreakerState.OPEN else self._open(_UNHEALTHY, now)
         if self.state is BreakerState.CLOSED:
             return None
         if self._healthy_since is None:

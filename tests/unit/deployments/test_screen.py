@@ -90,7 +90,7 @@ def view(**changes: object) -> NightView:
         started=NOW,
         phase="watching",
         cameras=["lynx"],
-        breaker={"state": "open", "reason": "the executor is not healthy"},
+        breaker={"state": "open", "reason": "Prefect does not answer; work goes on without it"},
         alarms=[{"subject": "Lag", "text": "75 s"}],
     )
     trouble = ErrorSummary(
@@ -139,7 +139,7 @@ def test_the_screen_tells_what_matters() -> None:
     for words in (
         "31 of 33 exposures reduced",
         "latency p50 0.61 s, p95 1.34 s",
-        "breaker open: the executor is not healthy",
+        "breaker open: Prefect does not answer; work goes on without it",
         "final in 3 h 20 min",
         "http://127.0.0.1:4200",
         "812.3 GiB free",
@@ -162,7 +162,7 @@ def test_a_server_with_image_builders_is_no_watch() -> None:
     )
     assert "serving" in text
     assert "queued" not in text
-    assert "image builder guider at no port yet: 2 exposures, 9 frames, 1 not saved" in text
+    assert "image builder guider at no port yet: 9 frames of 2 exposures kept, 1 not saved" in text
 
 
 def test_a_stage_that_is_done_has_no_time_and_pixels_are_no_arcseconds() -> None:

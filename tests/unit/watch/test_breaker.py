@@ -11,7 +11,7 @@ def test_the_first_unhealthy_look_opens_it_and_says_why() -> None:
     change = breaker.observe(healthy=False, now=1)
     assert change is not None
     assert (change.state, breaker.state, breaker.trips) == (BreakerState.OPEN, BreakerState.OPEN, 1)
-    assert "not healthy" in breaker.reason
+    assert "does not answer" in breaker.reason
     assert breaker.observe(healthy=False, now=2) is None
 
 

@@ -221,7 +221,7 @@ def test_a_stage_that_is_taken_back_is_told_like_one_that_failed(stand: Stand) -
     stand.main.healthy = False
     stand.turn(1)
     assert [(job.kind, report.error) for job, report in stand.ended] == [
-        (JobKind.MASTERS, "Retryable: the executor is not healthy")
+        (JobKind.MASTERS, "Retryable: Prefect does not answer; work goes on without it")
     ]
 
 
