@@ -31,6 +31,8 @@ _OPEN_NIGHTS = 3
 """Of each camera, whose light curves are kept in memory."""
 _TIDY_S = 30.0
 _LAST_S = 10.0
+_STEP_S = 2.0
+"""In which the step that is at hand is added even on a busy machine."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class CurveDesk:
         self._pending: dict[tuple[str, Night], dict[str, tuple[float, Entry]]] = {}
         self._books: dict[tuple[str, Night], _Book] = {}
         self._tidy_at = 0.0
-        self._stopping = threading.Event()
+        self._stopping, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="light-curves", daemon=True)
 
     def start(self) -> None:
@@ -88,6 +90,9 @@ class CurveDesk:
         end = time.monotonic() + _LAST_S
         while self._thread.is_alive() and not hurry() and time.monotonic() < end:
             self._thread.join(_LOOK_S)
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(_STEP_S)
 
     def _run(self) -> None:
         last = False
@@ -142,6 +147,8 @@ class CurveDesk:
             return
         due = sorted((entry for _, entry in pending.values() if _began(entry) <= until), key=_began)
         for entry in due:
+            if self._over.is_set():
+                return
             del pending[entry.exposure_id]
             self._add(key, entry)
         if not pending:
