@@ -21,7 +21,7 @@ from nightglass.builder.cubeaccounts import CubeAccount
 from nightglass.builder.deliveries import is_awaited
 from nightglass.builder.finishing import Finisher
 from nightglass.builder.holdings import Holdings
-from nightglass.builder.options import BuilderOptions, effective
+from nightglass.builder.options import BuilderOptions, Effective
 from nightglass.builder.outputs import Outputs
 from nightglass.builder.ownership import Ownership
 from nightglass.builder.records import ArchiveOrder, ExposureState, ExposureView, FrameState, FrameView
@@ -66,6 +66,7 @@ class Engine:
         self._camera = camera.name
         self._outputs = outputs
         self._lock = threading.Lock()
+        self._effective = Effective()
         self._closed = False
         self.bulletin = Bulletin(name, on_alarm or (lambda _: None))
         self.clockwork = Clockwork(f"{name}-clock")
@@ -195,11 +196,11 @@ class Engine:
 
     def settings(self, view: FrameView) -> BuilderOptions:
         """Return the options as they are for a frame."""
-        return effective(self.options, view.instructions)
+        return self._effective(self.options, view.instructions)
 
     def exposure_settings(self, exposure: ExposureView) -> BuilderOptions:
         """Return the options as they are for an exposure."""
-        return effective(self.options, exposure.instructions)
+        return self._effective(self.options, exposure.instructions)
 
     def deadline(self, timeout_s: float | None, exptime_s: float | None) -> float:
         """Return until when a frame may be collected, from now: the longer it was exposed, the longer."""

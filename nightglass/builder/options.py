@@ -9,7 +9,7 @@ from nightglass.builder.records import Instructions
 from nightglass.config import BuilderOptions, choose, validate
 from nightglass.errors import Misconfigured
 
-__all__ = ["BuilderOptions", "change_options", "effective", "plot_options", "settable"]
+__all__ = ["BuilderOptions", "Effective", "change_options", "effective", "plot_options", "settable"]
 
 _LISTS = {
     "add_send_to": ("send_to", True),
@@ -22,6 +22,8 @@ _FILE_ONLY = {"callables", "directories", "constants", "pull"}
 """Settings that widen what commands may do: whoever may send commands may not change them."""
 _ALIASES = {"add_frames": "add_frame", "guiderApp": "guider_app", "donutApp": "donut_app"}
 _MISSPELT = {"expsure_ready_mode": "exposure_ready_mode"}
+_REMEMBERED = 256
+_INSTRUCTED = tuple(sorted(name for name in Instructions.__dataclass_fields__ if name in BuilderOptions.model_fields))
 _EMPTY = {"image_name", "sub_dir", "image_dir", "png_dir", "archive_dir", "add_on", "mode", "send_command"}
 """Text for which None, as control systems write it, means that nothing is set."""
 _LISTED = {"send_to", "exclude", "archive_primary", "archive_secondary", "archive_metadata", "sources"}
@@ -71,14 +73,38 @@ def effective(options: BuilderOptions, instructions: Instructions) -> BuilderOpt
     Misconfigured
         If an instruction holds a value that does not fit.
     """
-    fields = {name for name in Instructions.__dataclass_fields__ if name in BuilderOptions.model_fields}
-    said = {name: getattr(instructions, name) for name in sorted(fields) if getattr(instructions, name) is not None}
+    said = _said(instructions)
     return change_options(options, said, where="instructions") if said else options
+
+
+class Effective:
+    """What `effective` returns, remembered while the options are the same: thousands of frames are asked about."""
+
+    def __init__(self) -> None:
+        self._known: tuple[BuilderOptions | None, dict[tuple[tuple[str, Any], ...], BuilderOptions]] = (None, {})
+
+    def __call__(self, options: BuilderOptions, instructions: Instructions) -> BuilderOptions:
+        """Return the options as they are for one frame; see `effective`."""
+        said = _said(instructions)
+        if not said:
+            return options
+        of, known = self._known
+        if of is not options or len(known) >= _REMEMBERED:
+            known = {}
+            self._known = (options, known)
+        key = tuple(said.items())
+        if (found := known.get(key)) is None:
+            found = known[key] = effective(options, instructions)
+        return found
 
 
 def plot_options(options: BuilderOptions) -> dict[str, Any]:
     """Return the options of pictures alone."""
     return {name: value for name, value in options.model_dump().items() if name.startswith("plot_")}
+
+
+def _said(instructions: Instructions) -> dict[str, Any]:
+    return {name: value for name in _INSTRUCTED if (value := getattr(instructions, name)) is not None}
 
 
 def _entries(value: Any) -> tuple[Any, ...]:

@@ -9,8 +9,9 @@ from typing import Any, get_args
 import pytest
 
 from nightglass.builder.instructions import is_control_word
-from nightglass.builder.options import change_options, settable
+from nightglass.builder.options import Effective, change_options, effective, settable
 from nightglass.builder.presets import PRESETS, options_of
+from nightglass.builder.records import Instructions
 from nightglass.config import BuilderOptions, BuilderSource, Preset, load_observatory
 from nightglass.errors import Misconfigured
 from tests.unit.builder.desk import builder, image
@@ -198,3 +199,14 @@ def test_control_words_are_those_of_camera_headers() -> None:
         assert is_control_word(word.upper())
     for word in ("EXPTIME", "OBJECT", "ROIS", "USE_DONUT"):
         assert not is_control_word(word)
+
+
+def test_instructions_are_remembered_with_the_options_that_they_go_over() -> None:
+    blend, first, second = Effective(), BuilderOptions(sub_dir="a"), BuilderOptions(sub_dir="b")
+    said = Instructions(image_name="x", archive_primary=("TILEID",), exptime_s=3.0)
+    for options in (first, second, first):
+        assert blend(options, said) == effective(options, said)
+        assert blend(options, said) is blend(options, said)
+        assert blend(options, Instructions(exptime_s=5.0)) is options
+    for number in range(1000):
+        assert blend(first, Instructions(image_name=f"x{number}")).image_name == f"x{number}"
