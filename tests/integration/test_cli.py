@@ -141,7 +141,7 @@ def test_a_watch_reduces_what_comes_and_ends_in_order_on_sigterm(raw: Path, root
         write_night(raw, NightPlan(night=NIGHT, biases=1, darks=0, flats=0, science=0, first_number=50), seed=2)
         wait_for(lambda: reduced(root) == 6, watch, log)
         os.killpg(watch.pid, signal.SIGTERM)
-        assert watch.wait(120) == 0, log.read_text()
+        assert watch.wait(30) == 0, log.read_text()
     finally:
         watch.kill()
         watch.wait()
