@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -178,9 +178,12 @@ class Archivist:
             cube = self._finisher.outputs().archive(exposure, holding, options, order)
             for frame in holding:
                 self._mark(frame)
+        if changed := self._changed(expid, holding):
+            message = f"frame {expid}/{changed[0]} changed while exposure {expid} was archived"
+            raise Retryable(message, remedy="it is archived again, with what came")
         path = cube.path
         self._tell_account(account.archived(cube))
-        self._note(expid, path, order)
+        self._note(expid, path, order, holding)
         self._bulletin.all_clear(f"archive {expid}")
         self._bulletin.set_ready("archive_ready", expid=expid, path=path, frames=len(holding))
         self._finisher.fire(HookStage.ARCHIVED, expid, None, options, path=str(path), frames=len(holding))
@@ -211,8 +214,16 @@ class Archivist:
             frame.expid, frame.frame, lambda view: marked(view, time.time(), "archived", revision=frame.revision)
         )
 
-    def _note(self, expid: int, path: Path, order: ArchiveOrder) -> None:
+    def _changed(self, expid: int, archived: Sequence[FrameView]) -> list[int]:
+        """Return the frames to which something came since they were archived."""
+        revisions = {view.frame: view.revision for view in self._holdings.frames(expid)}
+        return [view.frame for view in archived if revisions.get(view.frame, view.revision) != view.revision]
+
+    def _note(self, expid: int, path: Path, order: ArchiveOrder, archived: Sequence[FrameView]) -> None:
         def note(exposure: ExposureView) -> ExposureView:
+            if self._changed(expid, archived):  # only now: the order stands
+                self._later(_LOOK_S, expid, 0)
+                return exposure
             asked = None if exposure.asked == order else exposure.asked
             return replace(exposure, state=ExposureState.ARCHIVED, archive=path, asked=asked)
 

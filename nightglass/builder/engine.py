@@ -284,9 +284,14 @@ class Engine:
 
     def _outdate(self, view: FrameView) -> None:
         """Say that an archive is older than one of its frames."""
-        exposure = self.holdings.find_exposure(view.expid)
-        if exposure is not None and exposure.state is ExposureState.ARCHIVED:
-            self.holdings.change_exposure(view.expid, lambda current: replace(current, state=ExposureState.COMPLETE))
+        outdated: list[bool] = []
+
+        def complete(current: ExposureView) -> ExposureView:
+            outdated[:] = [current.state is ExposureState.ARCHIVED]
+            return replace(current, state=ExposureState.COMPLETE) if outdated[0] else current
+
+        self.holdings.change_exposure(view.expid, complete)  # whatever is being noted just now comes first
+        if outdated[0]:
             text = f"frame {view.expid}/{view.frame} changed after exposure {view.expid} was archived: archive it again"
             self.bulletin.alarm(f"archive {view.expid}", text)
 

@@ -16,7 +16,7 @@ from nightglass.builder.caretaking import refuse_unsaved
 from nightglass.builder.records import ExposureState, FrameState, FrameView
 from nightglass.builder.refusals import Purged, Unsaved
 from nightglass.builder.service import Builder
-from nightglass.builder.structure import marked
+from nightglass.builder.structure import closed, marked
 from nightglass.errors import Retryable
 from tests.unit.builder.desk import PATIENCE_S, builder, image, pixels, wait_done
 from tests.unit.builder.making import verified
@@ -24,8 +24,9 @@ from tests.unit.builder.making import verified
 
 def partial(made: Builder, expid: int, *, purged: bool = True) -> FrameView:
     """Let a frame be built without B, written, and given back."""
-    made.assign(expid, 0, extensions=["A", "B"], timeout_s=0.01, header={"TILEID": 7})
+    made.assign(expid, 0, extensions=["A", "B"], timeout_s=1000, header={"TILEID": 7})
     made.accept(expid, 0, "A", image(1, (40, 50), OBJECT="M31"), header={"AIRMASS": 1.2})
+    made._engine.holdings.change(expid, 0, lambda view: closed(view, time.time()))
     wait_done(made, expid, 0)
     if purged:
         assert made._engine.holdings.give_back(expid, 0) > 0
@@ -96,6 +97,30 @@ def test_the_primary_header_of_a_frame_whose_pixels_went_is_changed_and_its_arch
             assert time.monotonic() < until
             time.sleep(0.01)
         assert fits.getheader(made.get_archive(1))["SEEING"] == 1.1
+
+
+def test_what_comes_while_a_cube_is_made_is_in_it_all_the_same(tmp_path: Path) -> None:
+    with builder(tmp_path, outputs=True, local_copy=True) as made:
+        partial(made, 1, purged=False)
+        outputs = made._engine.finisher.outputs()
+        archive, late = outputs.archive, iter([image(2, (40, 50))])
+
+        def slow(*args: Any) -> Any:
+            cube = archive(*args)
+            for body in late:
+                made.accept(1, 0, "B", body)
+            return cube
+
+        outputs.archive = slow  # type: ignore[method-assign]
+        with pytest.raises(Retryable, match="changed while"):
+            made.archive(1, wait=True)
+        until = time.monotonic() + PATIENCE_S
+        while made.exposure(1).state is not ExposureState.ARCHIVED:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        with fits.open(made.get_archive(1)) as hdus:
+            assert {"A", "B"} <= {hdu.name for hdu in hdus}
+        assert not [item for item in made.status()["alarms"] if item["key"].startswith("archive")]
 
 
 def test_without_a_file_that_could_be_added_to_it_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
