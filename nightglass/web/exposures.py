@@ -10,8 +10,9 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
 
 from nightglass.builder.records import ArchiveOrder, GetOrder, SendOrder, WriteOrder
-from nightglass.web.answers import ExposureAnswer, Files, Sends, describe_exposure, describe_sends, tar_of
+from nightglass.web.answers import ExposureAnswer, Files, Sends, describe_exposure, describe_sends
 from nightglass.web.frames import FITS, Seconds, order_of
+from nightglass.web.handing import PassingTar
 from nightglass.web.orders import Archiving, ExposureNumber, Finalizing, Getting, Plotting, Sending, Writing
 from nightglass.web.problems import problem_responses
 
@@ -105,7 +106,7 @@ def _add_output(router: APIRouter, builder: Builder, threads: Threads) -> None:
     async def images(expid: int, order: GetOrder) -> Response:
         files = await threads.work(builder.get_images, expid, None, order)
         name = f'attachment; filename="{expid:08d}.tar"'
-        return StreamingResponse(tar_of(files), media_type=TAR, headers={"content-disposition": name})
+        return PassingTar(files, headers={"content-disposition": name})
 
     @router.get(f"{_ONE}/image", responses=_TAR | problem_responses(404), response_class=StreamingResponse)
     async def get_images(

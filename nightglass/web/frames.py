@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import StringConstraints
-from starlette.background import BackgroundTask
 
 from nightglass.builder.records import GetOrder, SendOrder, WriteOrder
 from nightglass.builder.refusals import Unknown
@@ -22,6 +20,7 @@ from nightglass.web.answers import (
     describe_frame,
     describe_sends,
 )
+from nightglass.web.handing import PassingFile
 from nightglass.web.orders import (
     Assignment,
     ExposureNumber,
@@ -184,12 +183,8 @@ def _add_output(router: APIRouter, builder: Builder, threads: Threads) -> None:
 def _add_images(router: APIRouter, builder: Builder, threads: Threads) -> None:
     async def image(expid: int, frame: int, order: GetOrder) -> Response:
         (path,) = await threads.work(builder.get_images, expid, frame, order)
-        return FileResponse(
-            path,
-            media_type=FITS,
-            filename=f"{builder.options.role or 'image'}-{expid:08d}-{frame:04d}.fits",
-            background=BackgroundTask(Path(path).unlink, missing_ok=True),
-        )
+        name = f"{builder.options.role or 'image'}-{expid:08d}-{frame:04d}.fits"
+        return PassingFile(path, media_type=FITS, filename=name)
 
     @router.get(f"{_FRAME}/image", responses=_IMAGE | problem_responses(404), response_class=FileResponse)
     async def get_image(
@@ -222,13 +217,8 @@ def _add_pictures(router: APIRouter, builder: Builder, threads: Threads) -> None
     ) -> Response:
         """Hand out a frame as a PNG to look at: its extensions side by side; nothing is written."""
         path = await threads.draw(builder.picture, expid, frame, extensions)
-        return FileResponse(
-            path,
-            media_type=_PNG,
-            filename=f"{builder.options.role or 'image'}-{expid:08d}-{frame:04d}.png",
-            content_disposition_type="inline",
-            background=BackgroundTask(Path(path).unlink, missing_ok=True),
-        )
+        name = f"{builder.options.role or 'image'}-{expid:08d}-{frame:04d}.png"
+        return PassingFile(path, media_type=_PNG, filename=name, content_disposition_type="inline")
 
 
 def _assigned(body: Assignment) -> dict[str, Any]:

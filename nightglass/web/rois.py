@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +11,10 @@ from fastapi import APIRouter, Body, Response
 from fastapi.responses import StreamingResponse
 
 from nightglass.builder.records import RoiOrder
-from nightglass.web.answers import Files, Sends, describe_sends, tar_of
+from nightglass.web.answers import Files, Sends, describe_sends
 from nightglass.web.exposures import TAR, CubeAnswer
 from nightglass.web.frames import ExtensionName, order_of
+from nightglass.web.handing import PassingTar
 from nightglass.web.orders import ExposureNumber, FrameNumber, Rois, RoisArchiving
 from nightglass.web.problems import problem_responses
 
@@ -100,11 +100,4 @@ def _add_output(router: APIRouter, builder: Builder, threads: Threads) -> None:
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
-        return StreamingResponse(_packed(files, place), media_type=TAR)
-
-
-def _packed(files: Sequence[Path], place: Path) -> Iterator[bytes]:
-    try:
-        yield from tar_of(files)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        return PassingTar(files, directory=place)

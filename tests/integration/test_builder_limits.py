@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from nightglass.web.intake import Doorkeeper
@@ -151,3 +153,27 @@ def test_what_json_cannot_hold_is_null(here: Served, tmp_path: Path) -> None:
         primary = client.frame(3, 0)["primary"]
         assert {name: primary[name] for name in ("LARGE", "NOTHING")} == {"LARGE": None, "NOTHING": None}
         json.dumps(client.get("exposure", expid=3, frame=0, extheader="PRIMARY"), allow_nan=False)
+
+
+@pytest.mark.parametrize("place", ["/frames/0/image", "/image", "/frames/0/picture"])
+@pytest.mark.parametrize("read", [0, 5000])
+def test_what_is_handed_out_goes_when_nobody_waits_for_it(here: Served, place: str, read: int) -> None:
+    host, _, port = here.url.removeprefix("http://").partition(":")
+    with here.client() as client:
+        client.push(8, 0, "A", np.zeros((2000, 3000), np.uint16))
+        client.build(8, 0)
+        with socket.create_connection((host, int(port)), 30) as peer:
+            peer.sendall(f"GET /v1/exposures/8{place} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            peer.recv(read) if read else until(lambda: handed_out(here))
+        until(lambda: not handed_out(here))
+
+
+def handed_out(site: Served) -> list[Path]:
+    return list((site.root / "run").glob("handed-out-*/*"))
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
