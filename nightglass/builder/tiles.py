@@ -92,24 +92,21 @@ class SqueezePlan:
         nowhere = FrameFile(Stamp(self.path, 0, 0, 0), ())
         tiles = [PlaneTiles(nowhere, part.columns, part.tiles, part.rows, 0, len(part.heap.data)) for part in parts]
         joined = join_tiles(tiles)
-        table: dict[str, CardValue] = {
-            "XTENSION": ("BINTABLE", "tile-compressed image"),
-            "BITPIX": 8,
-            "NAXIS": 2,
-            "NAXIS1": (joined.row_size, "bytes of a row"),
-            "NAXIS2": (len(joined.rows) // joined.row_size, "tiles"),
-            "PCOUNT": (joined.heap_size, "bytes of the heap"),
-            "GCOUNT": 1,
-            "TFIELDS": len(joined.columns),
-        }
-        for number, (name, form) in enumerate(joined.columns, start=1):
-            table |= {f"TTYPE{number}": name, f"TFORM{number}": form}
+        cards = joined.cards(
+            bitpix=self.pixels.bitpix,
+            shape=self.shape,
+            tile=(*(1 for _ in self.shape[2:]), tile_rows(self.plane), self.plane[1]),
+            algorithm=self.method.algorithm,
+            options=self.method.options,
+        )
+        if self.method.zquantiz:
+            cards["ZQUANTIZ"] = self.method.zquantiz
         pieces = [Piece.of(joined.rows)]
         for segment in joined.segments:  # heaps are kept as they are, unless they have gaps
             heap = parts[segment.plane].heap
             whole = (segment.offset, segment.size) == (0, len(heap.data))
             pieces.append(heap if whole else Piece.of(heap.data[segment.offset : segment.offset + segment.size]))
-        return ReadyHdu(table | _cards(self.pixels, self.method, self.shape, self.plane), tuple(pieces))
+        return ReadyHdu(cards | scaling_cards(self.pixels), tuple(pieces))
 
 
 def find_planes(path: Path, hdu: int, limits: Limits) -> tuple[FrameFile, tuple[Plane, ...]]:
@@ -132,7 +129,8 @@ def find_planes(path: Path, hdu: int, limits: Limits) -> tuple[FrameFile, tuple[
 def plan_squeeze(path: Path, hdu: int, shape: tuple[int, ...], limits: Limits) -> SqueezePlan | None:
     """Plan to compress an image without loss: integers by RICE_1, the rest by GZIP_2; None where that is not done.
 
-    Images with more than three axes are left as they are, and so are integers of 64 bits, which cfitsio cannot unpack.
+    Images with more than three axes are left as they are, and so are integers of 64 bits: FITS 4.0, section 10.4.2, has
+    GZIP_2 for them, but cfitsio 4.2, and with it funpack and fitsio, unpacks none, whatever the algorithm (status 410).
     Tiles are those of cubes, so that compressed frames are joined to a cube as they are.
 
     Raises
@@ -190,26 +188,6 @@ def _by_task(task: SqueezeTask) -> Part:
         message = f"{task.fragment}: {result.reason}"
         raise Rejected(message, remedy="push the extension again")
     return Part(result.columns, result.rows, result.tiles, Piece.of(done.heap))
-
-
-def _cards(pixels: PixelFormat, method: Method, shape: tuple[int, ...], plane: tuple[int, int]) -> dict[str, CardValue]:
-    """Return the keywords of the compressed image: FITS 4.0, section 10.1."""
-    cards: dict[str, CardValue] = {
-        "ZIMAGE": (True, "this is a compressed image"),
-        "ZTENSION": ("IMAGE", "of an image extension"),
-        "ZBITPIX": pixels.bitpix,
-        "ZNAXIS": len(shape),
-    }
-    cards |= {f"ZNAXIS{axis}": length for axis, length in enumerate(reversed(shape), start=1)}
-    cards |= {"ZPCOUNT": 0, "ZGCOUNT": 1}
-    tile = (plane[1], tile_rows(plane), *(1 for _ in shape[2:]))
-    cards |= {f"ZTILE{axis}": length for axis, length in enumerate(tile, start=1)}
-    cards["ZCMPTYPE"] = method.algorithm
-    for number, (name, value) in enumerate(method.options, start=1):
-        cards |= {f"ZNAME{number}": name, f"ZVAL{number}": value}
-    if method.zquantiz:
-        cards["ZQUANTIZ"] = method.zquantiz
-    return cards | scaling_cards(pixels)
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int | None = None) -> Iterator[R]:

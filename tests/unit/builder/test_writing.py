@@ -86,6 +86,19 @@ def test_tiles_that_come_compressed_are_copied(tmp_path: Path) -> None:
             assert hdus["GUIDE0"].header["STMPTIME"] == 0.25
 
 
+def test_integers_of_64_bits_stay_as_they_are_for_nobody_else_unpacks_them(tmp_path: Path) -> None:
+    data = noise((64, 50), kind="i8")
+    records = [extension(tmp_path, "WIDE", data), extension(tmp_path, "GUIDE0", noise((64, 50), kind="f8"))]
+    path = write_frame(records, PRIMARY, tmp_path / "frame.fits.fz", compress=True)
+    verified(path)
+    with fits.open(path, disable_image_compression=True) as hdus:
+        assert [hdu.header.get("ZCMPTYPE") for hdu in hdus[1:]] == [None, "GZIP_2"]
+    if which("funpack") is None:
+        pytest.skip("needs funpack")
+    subprocess.run(["funpack", "-O", str(tmp_path / "ours.fits"), str(path)], check=True)
+    assert np.array_equal(fits.getdata(tmp_path / "ours.fits", "WIDE"), data)
+
+
 def test_tables_and_headers_without_data_are_extensions_too(tmp_path: Path) -> None:
     columns = [fits.Column("ROI", "J", array=[1, 2]), fits.Column("NAME", "8A", array=["a", "b"], unit="none")]
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns)]).writeto(tmp_path / "PMGSTARS.fits")
