@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from nightglass.cubes.checking import check_tiles
 from nightglass.cubes.headers import read_header
 from nightglass.cubes.joining import PlaneTiles, difference_of_columns
 from nightglass.cubes.making import MadeTiles, Workshop, make_tiles
@@ -83,9 +82,7 @@ def collect_tiles(
     reason = why_not_joined(plan.survey, image)
     if reason is None:
         # in the mode gather only workers see the frames
-        gathers = plan.request.mode == "gather"
-        check_tiles(plan.survey, image, workshop.pool, small_here=not gathers)
-        found = _found_tiles(plan.survey, image, workshop.pool if gathers else SerialPool())
+        found = _found_tiles(plan.survey, image, workshop.pool if workshop.target.gathers else SerialPool())
         workshop.on_done(image.plane_size * len(image.planes))
         return found
     method = choose_method(image.format, plan.request.compression or Compression())

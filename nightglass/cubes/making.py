@@ -31,7 +31,8 @@ from nightglass.pool import Pool
 
 __all__ = ["MadeTiles", "Workshop", "make_tiles"]
 
-_TASK_BYTES: Final = 32 << 20
+_TASK_BYTES: Final = 64 << 20
+"""Of pixels: a worker may have to keep what becomes of them until it is its turn."""
 _TASKS_EACH: Final = 4
 
 

@@ -55,12 +55,18 @@ class Move:
     source : Plane
     target : PixelFormat
         Of the cube.
+    lead : int
+        Bytes of the data of the HDU before those that are moved.
+    rest : int
+        Ones'-complement sum of all bytes of the HDU's data that are not moved.
     """
 
     plane: int
     file: FrameFile
     source: Plane
     target: PixelFormat
+    lead: int = 0
+    rest: int = 0
 
     @property
     def size(self) -> int:
@@ -199,7 +205,7 @@ def _move_plane(move: Move, outlet: Outlet, reader: PlaneReader) -> Fault | None
 def _copied(move: Move, outlet: Outlet) -> Iterator[int]:
     """Move a plane as bytes; yield how many, piece by piece."""
     path, expected = move.file.stamp.path, move.source.datasum
-    total = done = 0
+    total, done = move.rest, 0
     with reading(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -211,7 +217,7 @@ def _copied(move: Move, outlet: Outlet) -> Iterator[int]:
                     message = f"{path} was cut after its headers were read"
                     raise Retryable(message, remedy=_CHANGED)
                 if expected is not None:
-                    total = add_sums(total, rotated(sum_block(room[:count]), done))
+                    total = add_sums(total, rotated(sum_block(room[:count]), move.lead + done))
                 outlet.took(count)
                 done += count
                 yield count

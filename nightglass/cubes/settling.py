@@ -114,9 +114,10 @@ class _Heap:
     def add(self, heap: bytes | memoryview) -> None:
         """Take the heap of the next plane."""
         self._size += len(heap)
-        self._held.append(heap)
         if self.base is None:
             self.base = read_end(self._task.home.ends, self._task.number - 1)
+        # what is kept is copied: it lies in a buffer that is several times as large, and the next plane gets that one
+        self._held.append(bytes(heap) if self.base is None else heap)
         self._put()
 
     def finish(self) -> int:

@@ -253,3 +253,23 @@ def test_values_out_of_range_are_a_fault_of_their_frame(tmp_path):
 def test_every_type_is_covered():
     assert {abs(bitpix) // 8 for bitpix, _ in BITPIX.values()} == {1, 2, 4, 8}
     assert all(stored_dtype(bitpix).itemsize == np.dtype(kind).itemsize for kind, (bitpix, _) in BITPIX.items())
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lead=st.integers(0, 30), size=st.integers(1, 60), other=st.booleans())
+def test_a_sum_is_checked_when_only_the_end_of_the_data_is_moved(tmp_path, lead, size, other):
+    pixels = pixels_of("u1", (1, lead + size), lead)
+    (tmp_path / "0.fits").unlink(missing_ok=True)
+    survey = survey_of([write_frame(tmp_path / "0.fits", pixels)])
+    whole = pixels.tobytes()
+    source = replace(
+        survey.planes[0],
+        shape=(1, size),
+        offset=survey.planes[0].offset + lead,
+        size=size,
+        datasum=add_sums(sum_bytes(whole), int(other)),
+    )
+    move = Move(0, survey.files[0], source, PixelFormat(8), lead=lead, rest=sum_bytes(whole[:lead]))
+    (fetched,) = fetch_planes(MoveTask(tmp_path / "part", (Run(0, 0, 0, (move,)),), Limits()))
+    assert other or fetched.data == whole[lead:]
+    assert ["DATASUM" in fault.reason for fault in fetched.moved.faults] == [True] * other
