@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nightglass.cubes.records import FrameFile
 from nightglass.errors import Rejected
+from nightglass.fitsio.product_cards import CardValue
 
 __all__ = [
     "WIDE_HEAP",
@@ -108,6 +109,52 @@ class JoinedTiles:
     def heap_size(self) -> int:
         """Bytes."""
         return sum(segment.size for segment in self.segments)
+
+    def cards(
+        self,
+        *,
+        bitpix: int,
+        shape: Sequence[int],
+        tile: Sequence[int],
+        algorithm: str,
+        options: Sequence[tuple[str, int]],
+    ) -> dict[str, CardValue]:
+        """Return the keywords of the compressed image up to how it is compressed: FITS 4.0, section 10.1.
+
+        Parameters
+        ----------
+        shape, tile : sequence of int
+            Pixels of the image and of a tile, slowest axis first.
+        algorithm : str
+            ZCMPTYPE.
+        options : sequence of pairs
+            ZNAME and ZVAL.
+        """
+        values: dict[str, CardValue] = {
+            "XTENSION": ("BINTABLE", "tile-compressed image"),
+            "BITPIX": 8,
+            "NAXIS": 2,
+            "NAXIS1": (self.row_size, "bytes of a row"),
+            "NAXIS2": (len(self.rows) // self.row_size, "tiles"),
+            "PCOUNT": (self.heap_size, "bytes of the heap"),
+            "GCOUNT": 1,
+            "TFIELDS": len(self.columns),
+        }
+        for number, (name, form) in enumerate(self.columns, start=1):
+            values |= {f"TTYPE{number}": name, f"TFORM{number}": form}
+        values |= {
+            "ZIMAGE": (True, "this is a compressed image"),
+            "ZTENSION": ("IMAGE", "of an image extension"),
+            "ZBITPIX": bitpix,
+            "ZNAXIS": len(shape),
+        }
+        values |= {f"ZNAXIS{axis}": length for axis, length in enumerate(reversed(shape), start=1)}
+        values |= {"ZPCOUNT": 0, "ZGCOUNT": 1}
+        values |= {f"ZTILE{axis}": length for axis, length in enumerate(reversed(tile), start=1)}
+        values["ZCMPTYPE"] = algorithm
+        for number, (name, value) in enumerate(options, start=1):
+            values |= {f"ZNAME{number}": name, f"ZVAL{number}": value}
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ class GrowingTable:
 def table_cards(name: str, dtype: np.dtype[Any], units: dict[str, str], *, rows: int) -> list[str]:
     """Return the cards of a binary table, from XTENSION on; parameters as those of `GrowingTable`."""
     stored = _stored_dtype(dtype)
-    cards = table_head(row_bytes=stored.itemsize, rows=rows, columns=len(stored))
+    cards = table_head(row_bytes=stored.itemsize, rows=rows, columns=len(dtype.names or ()))
     for number, column in enumerate(dtype.names or (), start=1):
         kind = dtype[column]
         cards[f"TTYPE{number}"] = column
