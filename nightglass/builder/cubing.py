@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -30,7 +31,8 @@ from nightglass.cubes.headers import read_header
 from nightglass.cubes.records import FrameFile
 from nightglass.cubes.scanning import scan_files
 from nightglass.errors import Misconfigured, NightglassError, Rejected
-from nightglass.fitsio import content_id, publish, scan_headers, write_atomic
+from nightglass.fitsio import HduInfo, content_id, publish, scan_headers, write_atomic
+from nightglass.fitsio.cards import CARD
 from nightglass.fitsio.product_cards import CardValue
 from nightglass.fitsio.structure import is_structural
 from nightglass.model import Night
@@ -58,7 +60,8 @@ _PASSING: Final = ".making-"
 KeepFunction = Callable[[Path, Callable[[Path], CubeSummary]], CubeSummary]
 """Gives who makes a cube a passing path, and publishes what it made under the one given first."""
 
-_TABLE: Final = b"XTENSION= 'BINTABLE'"
+_EMPTY: Final = re.compile(rb"NAXIS   = +0 ")
+_PIECE: Final = 1 << 20
 
 
 class CubeKeeper(Protocol):
@@ -211,30 +214,59 @@ def keep_alone(path: Path, make: Callable[[Path], CubeSummary]) -> CubeSummary:
 
 
 def _tables(files: Sequence[FrameFile], limits: Limits) -> list[ExtensionRecord]:
-    """Return the tables that frames brought as extensions, as PMGSTARS; each from the first frame that has it."""
+    """Return what frames brought besides images, as PMGSTARS: what is the same in several frames once.
+
+    What is different in a later frame has its number behind the name: ``PMGSTARS_0003``.
+    """
     found: dict[str, ExtensionRecord] = {}
+    known: set[tuple[str, str]] = set()
     for file in sorted(files, key=_frame):
-        if not any(hdu.text.startswith(_TABLE) and b"ZIMAGE" not in hdu.text for hdu in file.hdus):
+        if not any(_is_no_image(hdu.text) for hdu in file.hdus):
             continue
         for info in scan_headers(file.stamp.path, limits):
-            if info.name and not info.shape and info.data_size and info.name not in found:
-                found[info.name] = ExtensionRecord(
-                    name=info.name,
-                    path=file.stamp.path,
-                    hdu=info.index,
-                    header_offset=info.header_offset,
-                    data_offset=info.data_offset,
-                    data_size=info.data_size,
-                )
+            mark = (info.name, _digest(file.stamp.path, info)) if info.index and info.name and not info.shape else None
+            if mark is None or mark in known:
+                continue
+            known.add(mark)
+            name = f"{info.name}_{_frame(file):04d}" if info.name in found else info.name
+            found[name] = ExtensionRecord(
+                name=name,
+                path=file.stamp.path,
+                hdu=info.index,
+                header_offset=info.header_offset,
+                data_offset=info.data_offset,
+                data_size=info.data_size,
+            )
     return list(found.values())
 
 
+def _is_no_image(header: bytes) -> bool:
+    if header.startswith(b"XTENSION= 'IMAGE"):
+        return _EMPTY.match(header, 2 * CARD) is not None
+    return header.startswith(b"XTENSION= ") and b"ZIMAGE" not in header
+
+
+def _digest(path: Path, info: HduInfo) -> str:
+    """Return what tells an HDU from others: its cards, but for checksums, and its data."""
+    cards = sorted(str(card) for card in info.header.cards if card.keyword not in ("CHECKSUM", "DATASUM"))
+    digest = hashlib.sha256("\n".join(cards).encode())
+    with path.open("rb") as stream:
+        stream.seek(info.data_offset)
+        left = info.data_size
+        while left and (piece := stream.read(min(left, _PIECE))):
+            digest.update(piece)
+            left -= len(piece)
+    return digest.hexdigest()
+
+
 def _with_tables(summary: CubeSummary, tables: Sequence[ExtensionRecord], limits: Limits) -> CubeSummary:
-    """Append tables to a cube that has no name yet, unless one of its HDUs has theirs."""
+    """Append tables to a cube that has no name yet; where one of its HDUs has theirs, with a number behind it."""
     taken = {info.name for info in scan_headers(summary.path, limits)}
     for table in tables:
-        if table.name not in taken:
-            append_extension(summary.path, table, limits=limits)
+        names = (table.name if number == 1 else f"{table.name}_{number}" for number in itertools.count(1))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        append_extension(summary.path, replace(table, name=name), limits=limits)
     return replace(summary, checksum="")  # it is of what was there before
 
 
