@@ -13,7 +13,7 @@ from nightglass.builder.bulletin import Bulletin
 from nightglass.builder.holdings import Holdings
 from nightglass.builder.records import ExposureView, FrameView
 from nightglass.builder.refusals import Unknown, Unsaved
-from nightglass.builder.retention import find_old_files, find_surplus, for_room, is_idle
+from nightglass.builder.retention import find_old_files, find_surplus, for_room, is_idle, is_there
 from nightglass.builder.structure import is_saved
 from nightglass.config import BuilderOptions
 from nightglass.errors import NightglassError, Retryable
@@ -80,6 +80,13 @@ class Caretaker:
         return [(exposure, self._holdings.frames(exposure.expid)) for exposure in self._holdings.exposures()]
 
     def _give_back(self, view: FrameView) -> int:
+        exposure = self._holdings.find_exposure(view.expid)
+        if exposure is None or not is_there(view, exposure):
+            text = (
+                f"what frame {view.expid}/{view.frame} was saved as is gone: its pixels stay; write or archive it again"
+            )
+            self._bulletin.alarm("gone", text)
+            return 0
         with contextlib.suppress(Unknown):  # it was cleared meanwhile
             freed = self._holdings.give_back(view.expid, view.frame)
             if freed:

@@ -136,7 +136,12 @@ class Engine:
             If another process runs this builder.
         """
         self._ownership.take()
-        for remark in restore(self.spool, self.holdings):
+        try:
+            remarks = restore(self.spool, self.holdings)
+        except BaseException:
+            self._ownership.give_back()
+            raise
+        for remark in remarks:
             self.bulletin.alarm(f"restored {remark[:40]}", remark)
         for path in self.handed_out.glob("*"):
             path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from nightglass.builder.records import ExposureView, FrameState, FrameView
 from nightglass.builder.structure import is_saved
 from nightglass.config import BuilderOptions
 
-__all__ = ["Surplus", "find_old_files", "find_surplus", "for_room", "is_idle"]
+__all__ = ["Surplus", "find_old_files", "find_surplus", "for_room", "is_idle", "is_there"]
 
 Settings = Callable[[FrameView], BuilderOptions]
 """The options as they are for a frame."""
@@ -31,6 +31,12 @@ class Surplus:
 def is_idle(view: FrameView) -> bool:
     """Tell whether all stages of a frame are through."""
     return view.state is not FrameState.OPEN and "done" in view.times
+
+
+def is_there(view: FrameView, exposure: ExposureView) -> bool:
+    """Tell whether what a frame was saved as is still there; raw frames of the night are in the care of its ledger."""
+    written = "saved" in view.times and any(path.exists() for path in view.files)
+    return written or "published" in view.times or _is_archived(view, exposure)
 
 
 def find_surplus(exposures: Sequence[Sequence[FrameView]], settings: Settings) -> Surplus:
@@ -69,12 +75,13 @@ def find_old_files(
     exposures: Sequence[tuple[ExposureView, Sequence[FrameView]]], settings: Settings
 ) -> tuple[tuple[FrameView, tuple[Path, ...]], ...]:
     """Find local files that are beyond the number of exposures whose files are kept, and lie somewhere else, too."""
-    written = [frames for _, frames in exposures if any(view.files for view in frames)]
+    written = [(exposure, frames) for exposure, frames in exposures if any(view.files for view in frames)]
     found = []
-    for age, frames in enumerate(reversed(written)):
+    for age, (exposure, frames) in enumerate(reversed(written)):
         for view in frames:
             options = settings(view)
-            elsewhere = "archived" in view.times or "published" in view.times
+            published = view.published is not None and "published" in view.times and view.published.exists()
+            elsewhere = published or _is_archived(view, exposure)
             if (
                 options.file_purge
                 and age >= options.file_purge_threshold
@@ -84,3 +91,7 @@ def find_old_files(
             ):
                 found.append((view, view.files))
     return tuple(found)
+
+
+def _is_archived(view: FrameView, exposure: ExposureView) -> bool:
+    return "archived" in view.times and exposure.archive is not None and exposure.archive.exists()

@@ -99,6 +99,35 @@ def test_the_primary_header_of_a_frame_whose_pixels_went_is_changed_and_its_arch
         assert fits.getheader(made.get_archive(1))["SEEING"] == 1.1
 
 
+def test_pixels_stay_where_what_they_were_saved_as_is_gone(tmp_path: Path) -> None:
+    with builder(tmp_path, outputs=True, local_copy=True, mem_purge_threshold=1, file_purge=True) as made:
+        view = partial(made, 1, purged=False)
+        view.files[0].unlink()  # by a person
+        partial(made, 2, purged=False)
+        partial(made, 3, purged=False)
+        made._engine.caretaker.tidy()
+        assert [made.frame(expid, 0).purged for expid in (1, 2, 3)] == [False, True, False]
+        assert any("write or archive it again" in item["text"] for item in made.status()["alarms"])
+        (path,) = made.write(1)
+        made._engine.caretaker.tidy()
+        assert (made.frame(1, 0).purged, path.exists()) == (True, True)
+
+
+def test_local_files_stay_where_the_archive_is_gone(tmp_path: Path) -> None:
+    with builder(
+        tmp_path, outputs=True, local_copy=True, file_purge=True, file_purge_threshold=0, mem_purge=False
+    ) as made:
+        made.assign(1, 0, extensions=["A"])
+        made.accept(1, 0, "A", image(1))
+        wait_done(made, 1, 0)
+        made.set(file_purge=False)
+        made.archive(1, wait=True)
+        made.get_archive(1).unlink()
+        made.set(file_purge=True)
+        made._engine.caretaker.tidy()
+        assert made.frame(1, 0).files[0].exists()
+
+
 def test_what_comes_while_a_cube_is_made_is_in_it_all_the_same(tmp_path: Path) -> None:
     with builder(tmp_path, outputs=True, local_copy=True) as made:
         partial(made, 1, purged=False)
