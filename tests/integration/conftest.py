@@ -36,12 +36,16 @@ PLAN = NightPlan(
 )
 
 
-def eventually(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
+ASKING_S = 0.3
+"""Between two questions to a Prefect server: twenty a second took the time that the runs needed."""
+
+
+def eventually(condition: Callable[[], Any], *, seconds: float, what: str, every_s: float = 0.05) -> Any:
     """Wait until a condition gives something true, and return that."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(every_s)
     return found
 
 
@@ -95,7 +99,7 @@ class PrefectSite:
                 run = client.read_flow_run(flow_run_id)
                 return run if run.state is not None and run.state.is_final() else None
 
-            found: FlowRun = eventually(final, seconds=seconds, what=f"the end of run {flow_run_id}")
+            found: FlowRun = eventually(final, seconds=seconds, what=f"the end of run {flow_run_id}", every_s=ASKING_S)
             return found
 
     @contextmanager

@@ -31,7 +31,7 @@ from nightglass.pool import SerialPool
 from nightglass.simulate import NightPlan, write_night
 from nightglass.watch.instance import InstanceLock
 from nightglass.watch.work import Workbench
-from tests.integration.conftest import PrefectSite, eventually
+from tests.integration.conftest import ASKING_S, PrefectSite, eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster]
 REPOSITORY = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_the_schedule_yields_runs_in_the_time_zone_of_the_site(changing: Prefect
             )
             return [run for run in runs if run.auto_scheduled]
 
-        runs = eventually(scheduled, seconds=200, what="runs of a cron schedule")
+        runs = eventually(scheduled, seconds=200, what="runs of a cron schedule", every_s=ASKING_S)
         moments = [run.expected_start_time.astimezone(site.zone) for run in runs]
         assert {(moment.hour, moment.minute) for moment in moments} == {(12, 5)}
 
@@ -225,7 +225,7 @@ def test_a_run_that_is_cancelled_returns_its_exposure_to_the_queue(served: Prefe
                 # a process too busy to take note of its end within a second is Crashed for a moment, says Prefect
                 return client.read_flow_run(run.id).state_name == "Cancelled"
 
-            eventually(cancelled, seconds=120, what="the end of the run")
+            eventually(cancelled, seconds=120, what="the end of the run", every_s=ASKING_S)
             assert not held()
             assert ledger.find(path).state is State.GROUPED
     finally:

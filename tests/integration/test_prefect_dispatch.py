@@ -21,7 +21,7 @@ from nightglass.model import Night, Stage, State
 from nightglass.simulate import NightPlan, write_night
 from nightglass.watch import Watch
 from nightglass.watch.heartbeat import read_heartbeats
-from tests.integration.conftest import PrefectSite, eventually
+from tests.integration.conftest import ASKING_S, PrefectSite, eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 NIGHT = Night("20260825")
@@ -87,7 +87,7 @@ class WatchedNight:
             return done if len(done) >= len(names) else []
 
         with self.site.client() as client:
-            runs: list[FlowRun] = eventually(ended, seconds=200, what="the ends of the runs")
+            runs: list[FlowRun] = eventually(ended, seconds=200, what="the ends of the runs", every_s=ASKING_S)
         assert sorted(run.name for run in runs) == sorted(names)
         return runs
 

@@ -26,7 +26,7 @@ from nightglass.ledger import Ledger, RunRecord
 from nightglass.model import Kind, Night, State
 from nightglass.watch.jobs import Job, JobKind, JobPhase, JobReport
 from nightglass.watch.owners import Owner
-from tests.integration.conftest import PrefectSite, eventually
+from tests.integration.conftest import ASKING_S, PrefectSite, eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster]
 NIGHT = Night("20260821")
@@ -246,7 +246,7 @@ def test_a_hung_server_is_noticed_and_nothing_stays_running(inline: Desk) -> Non
         late = client.read_flow_runs(flow_run_filter=mine)
         assert sorted(str(run.state_name) for run in late) == ["Completed", "Failed"]
         assert all("reported late" in str(run.state and run.state.message) for run in late)
-    eventually(lambda: not unfinished(inline), seconds=120, what="no run left unfinished")
+    eventually(lambda: not unfinished(inline), seconds=120, what="no run left unfinished", every_s=ASKING_S)
 
 
 def unfinished(desk: Desk) -> list[FlowRun]:

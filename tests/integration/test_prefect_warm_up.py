@@ -20,7 +20,7 @@ from nightglass.config import load_camera
 from nightglass.pool import SerialPool
 from nightglass.watch.owners import Owner
 from nightglass.watch.work import Workbench
-from tests.integration.conftest import PrefectSite
+from tests.integration.conftest import ASKING_S, PrefectSite
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.cluster]
 PATIENCE_S = 120.0
@@ -30,7 +30,7 @@ async def eventually(condition: Callable[[], Any], *, what: str) -> Any:
     end = time.monotonic() + PATIENCE_S
     while not (found := await asyncio.to_thread(condition)):
         assert time.monotonic() < end, what
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(ASKING_S)
     return found
 
 

@@ -28,11 +28,11 @@ def test_the_monitor_of_the_documentation_runs() -> None:
         kwargs={"stop": stop, "refresh_s": 0.01},
     )
     thread.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while live.newest.counters.get("messages") != 50 and time.monotonic() < end:
         time.sleep(0.01)
     stop.set()
-    thread.join(10)
+    thread.join(120)
     sizes = [len(readout.data) for readout in readouts]
     assert live.newest.alarms == ()
     assert live.newest.message == f"50 readouts of {sum(sizes) / 50:.0f} bytes"
