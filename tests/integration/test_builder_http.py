@@ -289,7 +289,7 @@ def test_hooks_are_told_until_they_are_not_wanted_any_more(client: Client) -> No
         hook = client.subscribe("built", there.url, ["guider"])
         client.assign(1, 0, sources=["A"])
         client.push(1, 0, "A", guide_pixels(), source="A")
-        assert there.came.wait(30)
+        assert there.came.wait(120)
         news = json.loads(there.bodies[0])
         assert (news["stage"], news["expid"], news["frame"], news["args"]) == ("built", 1, 0, ["guider"])
         client.enable(hook, enabled=False)
