@@ -50,9 +50,7 @@ def take_in(
             message = f"{target} is neither a file nor an exposure that the ledger knows"
             raise Misconfigured(message, remedy="write the path of a file, or camera/night/number") from error
     status = path.stat()
-    sighting = Sighting(
-        path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino, seen_at=datetime.now(UTC)
-    )
+    sighting = Sighting.of(path, status, datetime.now(UTC))
     around = night or night_of(datetime.fromtimestamp(status.st_mtime, UTC), observatory.site)
     entry = ledger.see(sighting, camera=camera.name, night=around)
     return _open_again(entry, camera, ledger=ledger, observatory=observatory, night=night)

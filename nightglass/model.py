@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
@@ -271,6 +272,12 @@ class Sighting(_Record):
     mtime_ns: int
     inode: int
     seen_at: datetime
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result, seen_at: datetime) -> Self:
+        """Return the sighting of a file of which the file system says this."""
+        size, mtime_ns, inode = status.st_size, status.st_mtime_ns, status.st_ino
+        return cls(path=path, size=size, mtime_ns=mtime_ns, inode=inode, seen_at=seen_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -165,14 +165,7 @@ class BuildingDesk:
         _log.info("image builders %s are served at %s", ", ".join(self.builders), self._server.url)
 
     def _sight(self, name: str, tell: SightingFunction, path: Path, frame: FrameView) -> None:  # noqa: ARG002 - as called
-        status = path.stat()
-        sighting = Sighting(
-            path=path,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            inode=status.st_ino,
-            seen_at=datetime.now(UTC),
-        )
+        sighting = Sighting.of(path, path.stat(), datetime.now(UTC))
         tell(self._place(name, Night(path.parent.parent.parent.name)), sighting)
 
     def _place(self, name: str, night: Night) -> Place:

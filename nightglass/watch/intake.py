@@ -117,14 +117,8 @@ class Intake:
         except OSError as error:
             _log.debug("%s is not there to be checked: %s", entry.path, error)
             return  # reconciliation names it; if it comes back, the sensor sees it
-        sighting = Sighting(
-            path=entry.path,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            inode=status.st_ino,
-            seen_at=datetime.fromtimestamp(entry.times.get("seen", time.time()), UTC),
-        )
-        self._offer(place, sighting, entry)
+        seen_at = datetime.fromtimestamp(entry.times.get("seen", time.time()), UTC)
+        self._offer(place, Sighting.of(entry.path, status, seen_at), entry)
 
     def retire(self, places: Collection[Place]) -> None:
         """Stop the benches of places that are not watched any more, once nothing is left on them."""

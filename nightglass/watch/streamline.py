@@ -261,15 +261,8 @@ class StreamLine:
         return self._layout.received(self.camera.name, night, self.source.name) / f"{stem}.fits"
 
     def _sight(self, path: Path) -> None:
-        status = path.stat()
+        sighting = Sighting.of(path, path.stat(), datetime.now(UTC))
         place = self._place(Night(path.parent.parent.parent.name))
-        sighting = Sighting(
-            path=path,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            inode=status.st_ino,
-            seen_at=datetime.now(UTC),
-        )
         self._on_sighting(place, sighting)
 
     def _place(self, night: Night) -> Place:
