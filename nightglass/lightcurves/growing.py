@@ -93,11 +93,11 @@ class GrowingTable:
             try:
                 write_at(self._descriptor, stored, self._offset + place)
                 self._pad(self._count + len(rows))
+                self._settle(self._count + len(rows), add_sums(self._sum, sum_bytes(bytes(place % 4) + stored)))
             except OSError:
-                with contextlib.suppress(OSError):  # what is behind the rows that count, the next one overwrites
+                with contextlib.suppress(OSError):  # what is behind the rows that count, the next ones overwrite
                     self._cut(self._count)
                 raise
-            self._settle(self._count + len(rows), add_sums(self._sum, sum_bytes(bytes(place % 4) + stored)))
 
     def keep(self, count: int) -> None:
         """Forget all rows but the first ones.

@@ -29,6 +29,8 @@ _PATIENCE_S = 5.0
 """A file seen being written, whose writer neither writes nor closes for this long, is handed on as it is."""
 _GRACE_S = 0.02
 """Time between the close of a file and the look at it, in which its writer may still set its time."""
+_LATE_S = 2.0
+"""An event may come so long after a scan that found its file: on a busy machine the listener may be the slower one."""
 _HEALTH_PERIOD_S = 0.5
 _POLL_PERIOD_S = 1.0
 _SCAN_SHARE = 20
@@ -111,7 +113,7 @@ class FileSensor:
         self._report = Report(on_alarm)
         self._clock = clock
         self._names = NameFilter(source.patterns, source.ignore)
-        self._tracker = Tracker(settle_s=source.settle_s, patience_s=_PATIENCE_S, grace_s=_GRACE_S)
+        self._tracker = Tracker(settle_s=source.settle_s, patience_s=_PATIENCE_S, grace_s=_GRACE_S, late_s=_LATE_S)
         self._surveyor = Surveyor(
             self._directory, self._names, self._tracker, self._report, depth=None if source.recursive else 0
         )

@@ -81,7 +81,7 @@ class Tracker:
     the disk is to be dropped with `forget` and `forget_directory`, so that the memory is bounded by what is there.
     """
 
-    def __init__(self, *, settle_s: float, patience_s: float, grace_s: float, late_s: float = 2.0) -> None:
+    def __init__(self, *, settle_s: float, patience_s: float, grace_s: float, late_s: float) -> None:
         self._settle_s = settle_s
         self._patience_s = max(patience_s, settle_s)
         self._grace_s = min(grace_s, settle_s)

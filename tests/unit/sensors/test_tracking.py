@@ -19,7 +19,7 @@ def print_of(size: int = 100, mtime: int = 1, inode: int = 7, mode: int = 0o1006
 
 @pytest.fixture
 def tracker() -> Tracker:
-    return Tracker(settle_s=1.0, patience_s=5.0, grace_s=0.1)
+    return Tracker(settle_s=1.0, patience_s=5.0, grace_s=0.1, late_s=2.0)
 
 
 def closes(tracker: Tracker, fingerprint: Fingerprint, now: float) -> bool:
@@ -163,7 +163,7 @@ class Desk:
     """A tracker, the files it is told about, and what it sighted."""
 
     def __init__(self) -> None:
-        self.tracker = Tracker(settle_s=1.0, patience_s=5.0, grace_s=0.1)
+        self.tracker = Tracker(settle_s=1.0, patience_s=5.0, grace_s=0.1, late_s=2.0)
         self.sizes = {f"/raw/{index}.fits": 0 for index in range(3)}
         self.sightings: dict[str, list[int]] = {path: [] for path in self.sizes}
         self.now = 0.0
