@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from nightglass.builder.instructions import instructions_of
 from nightglass.builder.records import (
     ArchiveOrder,
     ExposureState,
@@ -19,7 +20,8 @@ from nightglass.builder.records import (
     FrameView,
     Instructions,
 )
-from nightglass.errors import Rejected, Retryable
+from nightglass.builder.stored import check_exposure, check_frame
+from nightglass.errors import Misconfigured, Rejected, Retryable
 from nightglass.model import Night
 
 __all__ = ["exposure_json", "frame_json", "plain", "read_exposure", "read_frame", "write_exposure", "write_frame"]
@@ -90,6 +92,7 @@ def read_frame(directory: Path) -> FrameView:
     """
     record = _read(directory / "frame.json")
     try:
+        check_frame(record, directory)
         extensions = tuple(_extension(item, directory) for item in record["extensions"])
         return FrameView(
             expid=record["expid"],
@@ -125,6 +128,7 @@ def read_exposure(directory: Path) -> ExposureView:
     """
     record = _read(directory / "exposure.json")
     try:
+        check_exposure(record, directory)
         return ExposureView(
             expid=record["expid"],
             night=Night(record["night"]),
@@ -147,10 +151,10 @@ def _extension(record: dict[str, Any], directory: Path) -> ExtensionRecord:
 
 def _instructions(record: dict[str, Any]) -> Instructions:
     known = {item.name for item in fields(Instructions)}
-    said: dict[str, Any] = {
-        name: tuple(item) if isinstance(item, list) else item for name, item in record.items() if name in known
-    }
-    return Instructions(**said)
+    try:
+        return instructions_of({name: item for name, item in record.items() if name in known})
+    except Misconfigured as error:
+        raise ValueError(error.message) from error
 
 
 def _order(record: dict[str, Any]) -> ArchiveOrder:
