@@ -85,8 +85,9 @@ class Caretaker:
             text = (
                 f"what frame {view.expid}/{view.frame} was saved as is gone: its pixels stay; write or archive it again"
             )
-            self._bulletin.alarm("gone", text)
+            self._bulletin.alarm(f"gone {view.expid}/{view.frame}", text)
             return 0
+        self._bulletin.all_clear(f"gone {view.expid}/{view.frame}")
         with contextlib.suppress(Unknown):  # it was cleared meanwhile
             freed = self._holdings.give_back(view.expid, view.frame)
             if freed:

@@ -33,9 +33,9 @@ def is_awaited(view: FrameView) -> bool:
 def reported(view: FrameView, report: SendReport, now: float) -> FrameView:
     """Note what became of a send; the frame is sent when nobody is waited for and somebody has it.
 
-    What is told of another revision changes nothing, and neither does what is told again.
+    What is told of other contents changes nothing, and neither does what is told again.
     """
-    if report.revision not in (0, view.revision) or view.sends.get(report.receiver) == _DELIVERED:
+    if report.content not in ("", view.content) or view.sends.get(report.receiver) == _DELIVERED:
         return view
     state = _DELIVERED if report.delivered else _GIVEN_UP
     after = replace(view, sends={**view.sends, report.receiver: state})
@@ -81,12 +81,12 @@ class Deliveries:
         Retryable
             If the file system refuses.
         """
-        receivers = tuple(view.sends) if "queued" in view.times else options.send_to
+        receivers = tuple(view.sends) if "queued" in view.times else tuple(dict.fromkeys(options.send_to))
         wanted = tuple(name for name in receivers if view.sends.get(name, _WAITING) == _WAITING)
         if not wanted:
             return
         self._note(view, wanted)
-        key = content_key(self._name, exposure.night.label, f"{view.expid}/{view.frame}/{view.revision}")
+        key = content_key(self._name, exposure.night.label, f"{view.expid}/{view.frame}", view.content)
         order = SendOrder(send_to=wanted, key=key)
         try:
             self._outputs().send(exposure, view, options, order, wait_s=0.0)
@@ -168,5 +168,5 @@ def _refused(exposure: ExposureView, view: FrameView, receiver: str, error: str)
         attempts=0,
         error=error,
         night=exposure.night.label,
-        revision=view.revision,
+        content=view.content,
     )

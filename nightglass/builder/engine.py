@@ -100,7 +100,9 @@ class Engine:
             on_frame=on_frame or (lambda *_: None),
             on_done=self._done,
         )
-        self.line = StageLine(self.name, self.finisher.stages, self.clockwork, on_trouble=self._trouble)
+        self.line = StageLine(
+            self.name, self.finisher.stages, self.clockwork, on_trouble=self._trouble, on_over=self._over
+        )
         self.archivist = Archivist(
             self.name,
             self.holdings,
@@ -328,6 +330,9 @@ class Engine:
         text = f"frame {expid}/{frame}, {stage}: {error}"
         self._remark(expid, frame, f"{stage}: {error}")
         self.bulletin.alarm(f"{stage} {expid}/{frame}", text, expid=expid, frame=frame)
+
+    def _over(self, stage: str, expid: int, frame: int) -> None:
+        self.bulletin.all_clear(f"{stage} {expid}/{frame}")
 
     def _remark(self, expid: int, frame: int, text: str) -> None:
         with contextlib.suppress(NightglassError):  # it was cleared, or the disk refuses: the alarm was told

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from astropy.io import fits
 
-from nightglass.model import Night
+from nightglass.model import Night, content_key
 
 __all__ = [
     "LARGEST_EXPID",
@@ -230,6 +230,12 @@ class FrameView:
         """The cards that were given for the primary header."""
         return fits.Header.fromstring(self.primary, sep="\n") if self.primary else fits.Header()
 
+    @property
+    def content(self) -> str:
+        """What it is known by: a frame of the same number that was pushed anew, or changed, has another."""
+        parts = [f"{item.name} {item.sha256} {item.received_at}" for item in self.extensions]
+        return content_key(str(self.revision), self.primary, *parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExposureView:
@@ -270,8 +276,8 @@ class SendReport:
 
     Attributes
     ----------
-    night, revision : str, int
-        Of the frame that was sent; empty and 0: not known.
+    night, content : str
+        Of the frame that was sent, see `FrameView.content`; empty: not known.
     """
 
     receiver: str
@@ -281,7 +287,7 @@ class SendReport:
     attempts: int = 1
     error: str = ""
     night: str = ""
-    revision: int = 0
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

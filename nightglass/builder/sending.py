@@ -47,7 +47,7 @@ class Ticket:
         ``send_command``: the last part of the address, and told to functions.
     name : str
         Of the file, for the receiver.
-    night, revision : str, int
+    night, revision, content : str, int, str
         Of the frame: its number may come again in another night, and a revision goes over the one before.
     key : str
         The same for each attempt, and when it is queued again after a kill: who has had it needs no second one.
@@ -63,6 +63,7 @@ class Ticket:
     name: str = ""
     night: str = ""
     revision: int = 0
+    content: str = ""
     key: str = ""
     source: str = ""
     file: str = ""
@@ -79,6 +80,7 @@ class Ticket:
             frame=frame.frame,
             night=exposure.night.label,
             revision=frame.revision,
+            content=frame.content,
             key=key,
             **said,
         )
@@ -361,5 +363,5 @@ def _report(ticket: Ticket, *, delivered: bool, attempts: int, error: str) -> Se
         attempts=attempts,
         error=error,
         night=ticket.night,
-        revision=ticket.revision,
+        content=ticket.content,
     )

@@ -48,6 +48,8 @@ class StageLine:
     ----------
     on_trouble : callable
         Told stage, exposure, frame and the error; for what is tried again only the first time.
+    on_over : callable
+        Told stage, exposure and frame, when what was tried again succeeded.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class StageLine:
         clockwork: Clockwork,
         *,
         on_trouble: Callable[[str, int, int, Exception], None],
+        on_over: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         self._stages = tuple(stages)
         self._clockwork = clockwork
         self._on_trouble = on_trouble
+        self._on_over = on_over
         self._queues: tuple[queue.SimpleQueue[_Item | None], ...] = tuple(queue.SimpleQueue() for _ in stages)
         self._threads = [
             threading.Thread(target=self._run, args=(index,), name=f"{name}-{stage.name}", daemon=True)
@@ -118,6 +122,9 @@ class StageLine:
                 where = None if level == logging.WARNING else error  # what was raised on purpose says enough
                 _log.log(level, "frame %s/%s, %s: %s", item.expid, item.frame, stage.name, error, exc_info=where)
                 self._on_trouble(stage.name, item.expid, item.frame, error)
+            else:
+                if item.attempt:
+                    self._on_over(stage.name, item.expid, item.frame)
             self._go_on(index, item)
 
     def _later(self, line: queue.SimpleQueue[_Item | None], item: _Item) -> None:

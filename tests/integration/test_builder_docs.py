@@ -15,11 +15,15 @@ from PIL import Image
 from tests.architecture.sources import REPOSITORY
 from tests.integration.building import receiving, served
 
-PAGE = (REPOSITORY / "docs" / "builder.md").read_text(encoding="utf-8")
+PAGES = [(REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("builder.md", "builder-files.md")]
 
 
 def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+    return [
+        block
+        for page in PAGES
+        for block in re.findall(rf"^```{kind}\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    ]
 
 
 @pytest.mark.slow
@@ -28,19 +32,28 @@ def test_the_whole_exposure_is_made_by_pasting_it(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", images], cwd=tmp_path, check=True)
     section = tomllib.loads(next(block for block in blocks("toml") if "[[builders]]" in block))["builders"][0]
     (script,) = (block for block in blocks("bash") if "finalize" in block)
-    options = next(block for block in blocks("bash") if "PATCH" in block)
+    others = [block for block in blocks("bash") if "$api" in block and block != script and "curl -sSN" not in block]
+    assert len(others) == 4  # hooks, options, an archive with more in its header, stamps
     helpers = "\n".join(line for line in script.splitlines() if re.match(r"\w+\(\)|api=", line))
     with receiving() as receiver, served(tmp_path / "root", section) as place:
-        places = {"http://127.0.0.1:8140": place.url, "http://10.0.0.9:9000/frames": receiver.url}
-        for text in (script, f"{helpers}\n{options}"):
+        places = {
+            "http://127.0.0.1:8140": place.url,
+            "http://10.0.0.9:9000/frames": receiver.url,
+            "http://10.0.0.9:9000/news": receiver.url,
+        }
+        for text in (script, *(f"{helpers}\n{block}" for block in others)):
             for documented, real in places.items():
-                assert documented in text
                 text = text.replace(documented, real)
             done = subprocess.run(
                 ["bash", "-eu", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
             )
             assert done.returncode == 0, done.stdout + done.stderr
             assert done.stderr == ""
+        (client,) = (block for block in blocks("python") if "import Client" in block)
+        client = client.replace("http://127.0.0.1:8140", place.url).replace("17", "18")
+        pixels = "import numpy as np\npixels = np.zeros((8, 9), np.uint16)\n"
+        subprocess.run([sys.executable, "-c", pixels + client], cwd=tmp_path, check=True)
+        assert place.builder.exposure(18).archive is not None
         assert receiver.bodies
         assert place.builder.options.send_to == (receiver.url,)
     with (

@@ -45,6 +45,7 @@ def test_where_the_disk_takes_no_stamps_the_frame_waits_and_is_cut_then(tmp_path
         assert any(item["key"] == "build 1/0" for item in made.status()["alarms"])
         place.unlink()
         assert wait_done(made, 1, 0).files
+        assert not [item for item in made.status()["alarms"] if item["key"] == "build 1/0"]
         (path,) = made.rois.get(made.exposure(1), RoiOrder(), tmp_path / "got")
         with fits.open(path) as hdus:
             assert np.all(hdus["A_0"].data == 3)
