@@ -133,9 +133,13 @@ class StampStore:
         return count
 
     def note_complete(self, expid: int) -> None:
-        """Note that no further stamps of an exposure come."""
-        for directory in self.root.glob(f"*/stamps/{expid:08d}"):
-            (directory / _COMPLETE).touch()
+        """Note that no further stamps of an exposure come; those of frames on their way are cut all the same."""
+        name = f"{expid:08d}"
+        for night in {
+            path.parent.parent for kind in ("stamps", "builder") for path in self.root.glob(f"*/{kind}/{name}")
+        }:
+            (night / "stamps" / name).mkdir(parents=True, exist_ok=True)
+            (night / "stamps" / name / _COMPLETE).touch()
 
     def snapshot(self, exposure: ExposureView) -> dict[Path, int]:
         """Return the files of an exposure, each with the time of its last change in nanoseconds."""
@@ -180,10 +184,15 @@ class StampStore:
         )
 
     def status(self) -> dict[str, Any]:
-        """Return counts."""
+        """Return counts, and the exposures that are complete."""
         with self._lock:
             total = self._total()
-        return {"bytes": total, "stamps": sum(1 for _ in self.root.glob("*/stamps/*/*.fits"))}
+        complete = {path.parent.name for path in self.root.glob(f"*/stamps/*/{_COMPLETE}")}
+        return {
+            "bytes": total,
+            "stamps": sum(1 for _ in self.root.glob("*/stamps/*/*.fits")),
+            "complete": sorted(int(name) for name in complete if name.isdecimal()),
+        }
 
     def _records(self, path: Path) -> Iterator[ExtensionRecord]:
         for info in scan_headers(path, self._limits)[1:]:

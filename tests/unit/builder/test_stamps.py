@@ -85,3 +85,17 @@ def test_a_disk_that_refuses_is_no_damage_to_the_frame(tmp_path: Path) -> None:
     made.directory(exposure(1)).parent.write_text("")
     with pytest.raises(Retryable):
         made.cut(exposure(1), view, OPTIONS, fits.Header())
+
+
+def test_an_exposure_whose_stamps_are_complete_is_told_until_they_are_cleared(tmp_path: Path) -> None:
+    with builder(tmp_path, outputs=True, use_guider=True) as made:
+        made.rois.accept(ROIS)
+        for expid in (1, 2):
+            made.accept(expid, 0, "A", image(3, (20, 30)))
+            made.rois.finalize(expid)  # before anything is cut
+            made.build(expid, 0)
+            wait_done(made, expid, 0)
+        assert made.rois.status()["complete"] == [1, 2]
+        assert made.rois.status()["stamps"] == 2
+        made.rois.clear(1)
+        assert made.rois.status()["complete"] == [2]
