@@ -104,7 +104,7 @@ class Observatory:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(120)
-        _, alive = psutil.wait_procs(left, timeout=60)
+        _, alive = psutil.wait_procs(left, timeout=10)
         for process in alive:
             process.kill()
         assert not alive, f"left behind: {[' '.join(process.cmdline()) for process in alive if process.is_running()]}"
