@@ -12,7 +12,7 @@ from rich.text import Text
 from deployments.cli.places import camera_named, product_files, raw_files
 from deployments.cli.screen import STATE_STYLES, add_row, output, table
 from deployments.cli.session import Session, open_session, tonight
-from deployments.cli.view import cameras_of, latest_night
+from deployments.cli.view import alive, cameras_of, latest_night
 from nightglass.errors import Misconfigured
 from nightglass.model import Night
 
@@ -24,14 +24,18 @@ __all__ = ["reconcile_command", "retry_command", "skip_command"]
 
 def retry_command(exposures: Sequence[str], *, config: Path | None, root: Path | None) -> None:
     """Send exposures back to where they enter again."""
-    with open_session(config, root).ledger() as ledger:
+    session = open_session(config, root)
+    with session.ledger() as ledger:
         _show(ledger.retry(_names(exposures), owner=f"retry by {getpass.getuser()}"))
+    if not any(beat.phase == "watching" for beat in alive(session.layout.run)):
+        output().print("no watch runs; they are taken up when one does: nightglass run", markup=False)
 
 
 def skip_command(exposures: Sequence[str], *, config: Path | None, root: Path | None) -> None:
     """Leave exposures out."""
     with open_session(config, root).ledger() as ledger:
-        _show(ledger.skip(_names(exposures), owner=f"skip by {getpass.getuser()}"))
+        who = getpass.getuser()
+        _show(ledger.skip(_names(exposures), reason=f"skipped by {who}", owner=f"skip by {who}"))
 
 
 def reconcile_command(*, night: str | None, camera: str | None, config: Path | None, root: Path | None) -> int:

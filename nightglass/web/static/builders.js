@@ -124,7 +124,7 @@ function gone(reason) {
 function draw() {
   const current = exposures.at(-1), disk = status[Object.keys(status).find((name) => name.endsWith("_DISKSPACE"))];
   find("message").textContent = current
-    ? `exposure ${current.expid} of ${current.night} is ${current.state}, with ${current.frames.length} frames`
+    ? `exposure ${current.expid} of ${current.night} is ${current.state}, with ${current.frames.length} frame${current.frames.length === 1 ? "" : "s"}`
     : `${status.name} waits for its first exposure`;
   find("alarms").replaceChildren(...status.alarms.map((alarm) => make("p", null, `${clock(alarm.at)}  ${alarm.text}`)));
   const unsaved = status.spool.unsaved, waiting = Object.entries(status.waiting).filter(([, count]) => count);

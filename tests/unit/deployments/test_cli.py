@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
@@ -208,11 +209,13 @@ def test_exposures_are_skipped_and_retried_by_id_and_by_file(call: Call, night: 
     result = call("skip", "lynx/20260821/2", str(tmp_path / "3.fits"))
     assert result.code == 0
     assert night.find("lynx/20260821/2").state.value == "skipped"
+    assert night.find("lynx/20260821/2").reason == f"skipped by {getpass.getuser()}"
     assert night.find(str(tmp_path / "3.fits")).state.value == "skipped"
-    result = call("retry", "lynx/20260821/2", str(tmp_path / "1.fits"))
+    result = call("retry", "2", str(tmp_path / "1.fits"))
     assert night.find("lynx/20260821/2").state.value == "grouped"
     assert night.find(str(tmp_path / "1.fits")).state.value == "seen"
     assert "lynx/20260821/2" in result.out
+    assert "no watch runs" in result.out
     result = call("retry", "lynx/20260821/77")
     assert result.code == 2
     assert "77" in result.err
