@@ -67,7 +67,7 @@ def _where(session: Session, desk: BuildingDesk | None) -> str:
         return (
             f"image builders: port {web.port} of {web.host} is taken; it is tried again ([web] port names another one)"
         )
-    return f"image builders: {desk.address}/   (addresses: {desk.address}/v1/docs)"
+    return f"image builders: {desk.address}/{'?token=...' if token() else ''}   (addresses: {desk.address}/v1/docs)"
 
 
 @contextmanager
