@@ -7,6 +7,7 @@ connection and says nothing holds it for half a minute.
 from __future__ import annotations
 
 import asyncio
+from mmap import mmap
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -35,7 +36,7 @@ class LargeReads(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
-        self._view = memoryview(bytearray(_READ_BYTES))  # pages that nobody writes to cost nothing
+        self._view = memoryview(mmap(-1, _READ_BYTES))  # pages that nobody writes to cost nothing
         super().connection_made(transport)
         self._begin_head()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,21 @@ def test_what_json_cannot_hold_is_null(here: Served, tmp_path: Path) -> None:
         primary = client.frame(3, 0)["primary"]
         assert {name: primary[name] for name in ("LARGE", "NOTHING")} == {"LARGE": None, "NOTHING": None}
         json.dumps(client.get("exposure", expid=3, frame=0, extheader="PRIMARY"), allow_nan=False)
+
+
+def test_who_says_nothing_costs_next_to_nothing(here: Served) -> None:
+    host, _, port = here.url.removeprefix("http://").partition(":")
+    before = resident_mib()
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection((host, int(port)), 30))
+        assert get(here, "Host: 127.0.0.1").startswith(b"HTTP/1.1 200")  # they are accepted by now
+        assert resident_mib() - before < 60
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 @pytest.mark.parametrize("place", ["/frames/0/image", "/image", "/frames/0/picture"])
