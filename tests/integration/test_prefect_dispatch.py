@@ -43,7 +43,7 @@ class WatchedNight:
             f'[prefect]\napi_url = "{site.server.api_url}"\nserve = false\n'
             # one run at a time: what comes meanwhile is the next batch, which costs one process less for each exposure
             f'dispatch = "{dispatch}"\nfallback_s = {fallback_s}\nconcurrency = 1\n'
-            "[cluster]\nworkers = 1\n[reduction]\ncalibration_settle_s = 0.5\n"
+            f'[cluster]\naddress = "{site.pool.address}"\n[reduction]\ncalibration_settle_s = 0.5\n'
         )
 
     def run(self, files: list[Path]) -> None:

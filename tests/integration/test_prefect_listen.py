@@ -38,7 +38,8 @@ def test_a_run_starts_the_watch_of_a_stream_and_the_next_attaches(prefect_site: 
         f'root = "{layout.root}"\n'
         '[[streams]]\nname = "sky"\ncamera = "aartfaac"\nprotocol = "aartfaac"\n'
         f'endpoints = ["{sender.endpoint}"]\n'
-        f'[prefect]\napi_url = "{prefect_site.server.api_url}"\nserve = false\n[cluster]\nworkers = 1\n'
+        f'[prefect]\napi_url = "{prefect_site.server.api_url}"\nserve = false\n'
+        f'[cluster]\naddress = "{prefect_site.pool.address}"\n'
     )
     environment = prefect_site.environment | {"NIGHTGLASS_CONFIG": str(configuration)}
 

@@ -28,7 +28,8 @@ def test_killing_the_run_does_not_stop_the_night(prefect_site: PrefectSite, tmp_
     configuration.write_text(
         f'root = "{layout.root}"\n'
         f'[[sources]]\ncamera = "lynx"\ndirectory = "{prefect_site.night.paths[0].parent}"\n'
-        f'[prefect]\napi_url = "{prefect_site.server.api_url}"\nserve = false\n[cluster]\nworkers = 1\n'
+        f'[prefect]\napi_url = "{prefect_site.server.api_url}"\nserve = false\n'
+        f'[cluster]\naddress = "{prefect_site.pool.address}"\n'
     )
     environment = prefect_site.environment | {"NIGHTGLASS_CONFIG": str(configuration)}
 
