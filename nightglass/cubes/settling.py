@@ -7,6 +7,7 @@ longer, because another died, leaves its heap in a fragment, which is brought in
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,8 +88,9 @@ def settle_planes(task: SettleTask) -> Settled:
         If the cube cannot be written.
     """
     home = task.home
-    with opened_part(home.part, durable=home.durable) as part:
-        heap = _Heap(task, part)
+    with opened_part(home.part, durable=home.durable) as part, ThreadPoolExecutor(1) as thread:
+        # a disk is waited for while the next plane is compressed; the page cache takes bytes at once
+        heap = _Heap(task, part, thread if home.durable else None)
         try:
             results = tuple(squeeze_all(task.squeeze, heap.add))
             if any(isinstance(result, Fault) for result in results):
@@ -103,9 +105,11 @@ def settle_planes(task: SettleTask) -> Settled:
 class _Heap:
     """Takes the heaps of planes; holds them until their place is known."""
 
-    def __init__(self, task: SettleTask, part: PartFile) -> None:
+    def __init__(self, task: SettleTask, part: PartFile, thread: ThreadPoolExecutor | None) -> None:
         self._task = task
         self._part = part
+        self._thread = thread
+        self._writing: Future[None] | None = None
         self._size = 0
         self._held: list[bytes | memoryview] = []
         self._outlet: Outlet | None = None
@@ -134,6 +138,8 @@ class _Heap:
         # told before it is written: whoever comes next begins behind it, whenever it is done
         tell_end(home.ends, number, self.base + self._size)
         self._put()
+        if self._writing is not None:
+            self._writing.result()
         return rotated(self._outlet.finish(), self.base) if self._outlet is not None else 0
 
     def spoil(self) -> None:
@@ -150,5 +156,13 @@ class _Heap:
             self._outlet = self._task.home.outlet(self._part, self.base)
         for heap in self._held:
             if self._outlet is not None:
-                self._outlet.put(memoryview(heap))
+                self._write(self._outlet, memoryview(heap))
         self._held.clear()
+
+    def _write(self, outlet: Outlet, heap: memoryview) -> None:
+        if self._thread is None:
+            outlet.put(heap)
+            return
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._thread.submit(outlet.put, heap)
