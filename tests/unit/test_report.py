@@ -14,7 +14,7 @@ from nightglass.config import load_camera
 from nightglass.errors import Rejected, Retryable
 from nightglass.layout import Layout
 from nightglass.ledger import Ledger
-from nightglass.model import Night, Sighting, Stage
+from nightglass.model import Content, Night, Sighting, Stage
 from nightglass.report import error_table, error_text, exposure_log, write_reports
 from nightglass.report.pictures import trend
 
@@ -66,6 +66,13 @@ def test_text_from_headers_cannot_become_markup(ledger: Ledger, tmp_path: Path) 
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; more" in page
     assert "0 of 3 exposures reduced" in report.subject
     assert all(path.is_file() for path in report.attachments)
+
+
+def test_cubes_of_image_builders_are_counted_apart(ledger: Ledger, tmp_path: Path) -> None:
+    for name, content in (("17", Content.RAW), ("18", Content.RAW), ("guider-00000017", Content.BUILT)):
+        ledger.request_archive(f"lynx/{NIGHT}/{name}", content, night=NIGHT, camera="lynx", wanted=["x"])
+    report = write_reports(Stage.FINAL, NIGHT, load_camera("lynx"), ledger=ledger, layout=Layout(tmp_path))
+    assert "Archive: 2 pending, 1 pending by image builders" in report.text
 
 
 def test_written_twice_is_the_same(ledger: Ledger, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from deployments.cli.screen import STATE_STYLES, bar, brief, duration, night_scr
 from deployments.cli.view import Disk, NightView, as_json, look_without_ledger
 from nightglass.config import Observatory
 from nightglass.layout import Layout
-from nightglass.ledger import Entry, ErrorSummary, StageRecord, StageState
+from nightglass.ledger import ArchiveState, Entry, ErrorSummary, StageRecord, StageState
 from nightglass.model import ExposureRef, Kind, Night, Quality, Stage, State
 from nightglass.watch.heartbeat import Heartbeat, write_heartbeat
 from nightglass.watch.streamline import StreamState
@@ -132,6 +132,13 @@ def test_a_stream_shows_what_came_and_what_did_not() -> None:
     assert "stream sky: 60 messages, 3.0 MiB, 9 files, lag 0.0 s, 2 late" in text
     assert "refused" in text
     assert "lost" not in text
+
+
+def test_cubes_of_image_builders_are_counted_apart() -> None:
+    built = view(archives={ArchiveState.ARCHIVED: 4}, built={ArchiveState.ARCHIVED: 3, ArchiveState.FAILED: 1})
+    lines = [" ".join(line.strip("│ ").split()) for line in printed(night_screen(built, width=140)).splitlines()]
+    assert {"archive 4 archived", "built cubes 3 archived, 1 failed"} <= set(lines)
+    assert as_json(built)["built_archives"] == {"archived": 3, "failed": 1}
 
 
 def test_the_screen_tells_what_matters() -> None:
