@@ -19,6 +19,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, suppres
 settings.load_profile("repeatable")
 
 _LASTING = ("server", "slow", "cluster")
+_TRIED_AGAIN = (*_LASTING, "timed")
 _MEASURED = re.compile(r"(?<!not )\b(?:drill|bench)\b")
 
 
@@ -56,8 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "server" if _shares_server(item) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
-        if any(item.get_closest_marker(name) for name in _LASTING):
-            # it waits for real processes on whatever machine this is; the summary names it (R)
+        if any(item.get_closest_marker(name) for name in _TRIED_AGAIN):
+            # it depends on real processes, or on time, on whatever machine this is; the summary names it (R)
             item.add_marker(pytest.mark.flaky(reruns=1))
         files.setdefault(item.path, []).append(item)
     items[:] = [item for file in sorted(files.values(), key=_rank) for item in file]

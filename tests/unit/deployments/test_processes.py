@@ -67,6 +67,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.timed
 def test_a_child_runs_says_things_and_ends(tmp_path: Path) -> None:
     child = start(SLEEPER, tmp_path)
     assert first_line(child) == "up"
@@ -80,6 +81,7 @@ def test_a_child_runs_says_things_and_ends(tmp_path: Path) -> None:
     assert not (tmp_path / "test.pid").exists()
 
 
+@pytest.mark.timed
 def test_a_child_that_ignores_sigterm_is_killed_with_its_own_children(tmp_path: Path) -> None:
     child = start(STUBBORN, tmp_path)
     grandchild = int(first_line(child))
@@ -97,6 +99,7 @@ def test_a_stopped_child_can_be_ended(tmp_path: Path) -> None:
     child.stop(grace_s=1.0)  # twice is once
 
 
+@pytest.mark.timed
 def test_a_child_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True

@@ -81,6 +81,7 @@ def test_every_message_is_processed_and_the_last_picture_shows_them() -> None:
     assert picture.rates["messages/s"] > 0
 
 
+@pytest.mark.timed
 def test_the_picture_is_renewed_at_its_interval_however_fast_the_stream_is() -> None:
     live = LivePicture("flood")
     feed = Flood(Came(DECODERS["astropix"].example(4)))
@@ -93,6 +94,7 @@ def test_the_picture_is_renewed_at_its_interval_however_fast_the_stream_is() -> 
     assert 3 <= made <= passed / 0.1 + 2
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize(("monitor", "protocol"), [(AstroPix4Monitor(), "astropix"), (AartfaacMonitor(), "aartfaac")])
 def test_memory_stays_flat(monitor: Monitor, protocol: str) -> None:

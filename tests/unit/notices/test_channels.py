@@ -68,6 +68,7 @@ def test_a_password_is_not_sent_in_the_clear() -> None:
     assert "not sent in the clear" in delivery.error
 
 
+@pytest.mark.timed
 def test_a_server_that_says_nothing_is_left_after_the_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         smtp = Smtp(host="127.0.0.1", port=mute.getsockname()[1], security="none", timeout_s=0.3)

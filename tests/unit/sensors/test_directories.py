@@ -12,6 +12,7 @@ from nightglass.sensors import SensorState
 from tests.unit.sensors.watched import CONTENT, Watch
 
 
+@pytest.mark.timed
 def test_a_link_to_a_directory_can_be_watched(watch: Watch, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
@@ -43,6 +44,7 @@ def test_a_directory_that_is_lost_is_told_and_found_again(watch: Watch, raw: Pat
     watched.until(lambda: watched.names == ["a.fits", "b.fits", "c.fits"])
 
 
+@pytest.mark.timed
 def test_another_directory_in_its_place_is_watched(watch: Watch, raw: Path) -> None:
     watched = watch()
     watched.rest()

@@ -19,6 +19,7 @@ from nightglass.simulate import hostile
 from tests.unit.sensors.watched import CONTENT, PATIENCE_S, Watch, Watched
 
 
+@pytest.mark.timed
 def test_a_closed_file_is_sighted_within_50_ms_with_its_data(watch: Watch, raw: Path) -> None:
     watched = watch(settle_s=600.0)
     latencies = []
@@ -99,6 +100,7 @@ def test_what_is_no_exposure_is_passed_over(watch: Watch, raw: Path, tmp_path: P
     assert not watched.alarms
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("make", [hostile.new_nested_directory, hostile.move_directory_from_outside])
 def test_files_in_directories_that_are_new_are_found_and_later_ones_at_once(
     watch: Watch, raw: Path, make: Callable[[Path, bytes], Path]
@@ -146,6 +148,7 @@ def test_reading_a_file_causes_no_sighting(watch: Watch, raw: Path) -> None:
     assert watched.names == ["a.fits"]
 
 
+@pytest.mark.timed
 def test_the_rescan_finds_what_events_missed_and_has_them_come_again(watch: Watch, raw: Path) -> None:
     watched = watch(rescan_s=0.5)
     watched.rest()
@@ -183,6 +186,7 @@ def test_a_copy_that_sets_the_time_afterwards_is_sighted_once(
     assert sorted(watched.names) == sorted(f"{number}.fits" for number in range(20))
 
 
+@pytest.mark.timed
 def test_permissions_and_times_that_change_are_noticed(watch: Watch, raw: Path) -> None:
     watched = watch()
     (raw / "a.fits").write_bytes(CONTENT)
@@ -194,6 +198,7 @@ def test_permissions_and_times_that_change_are_noticed(watch: Watch, raw: Path) 
     assert watched.sightings[-1].mtime_ns == 10**18
 
 
+@pytest.mark.timed
 def test_a_burst_of_thousands_is_sighted_to_the_last(watch: Watch, raw: Path) -> None:
     watched = watch()
     paths = hostile.burst(raw, count=3000)
@@ -238,6 +243,7 @@ def test_a_file_in_the_way_of_the_directory_is_an_error(watch: Watch, tmp_path: 
         watch(tmp_path / "raw")
 
 
+@pytest.mark.timed
 def test_without_more_inotify_instances_it_polls(watch: Watch, raw: Path) -> None:
     raw.mkdir(parents=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -88,6 +88,7 @@ def until(condition: Callable[[], bool], *, seconds: float = PATIENCE_S) -> None
     assert condition()
 
 
+@pytest.mark.timed
 def test_good_and_bad_files_are_told_at_once(make: Make, tmp_path: Path) -> None:
     bench, results = make()
     (tmp_path / "good").write_bytes(bytes(WHOLE))
@@ -134,6 +135,7 @@ def test_a_file_that_never_ends_fails_once_and_says_how_much_came(make: Make, tm
     assert len(results.failed) == 1
 
 
+@pytest.mark.timed
 def test_hundreds_of_slow_files_do_not_hold_up_good_ones(make: Make, tmp_path: Path) -> None:
     checked: list[str] = []
 
@@ -165,6 +167,7 @@ def test_hundreds_of_slow_files_do_not_hold_up_good_ones(make: Make, tmp_path: P
     assert bench.pending == 300
 
 
+@pytest.mark.timed
 def test_a_check_that_hangs_takes_one_slot_only(make: Make, tmp_path: Path) -> None:
     release = threading.Event()
 
@@ -182,6 +185,7 @@ def test_a_check_that_hangs_takes_one_slot_only(make: Make, tmp_path: Path) -> N
     until(lambda: len(results.complete) == 2)
 
 
+@pytest.mark.timed
 def test_a_file_that_is_removed_or_renamed_fails_soon(make: Make, tmp_path: Path) -> None:
     bench, results = make(timeout_s=3600.0)
     path = tmp_path / "gone"

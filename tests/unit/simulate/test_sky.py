@@ -104,6 +104,7 @@ def test_a_tiny_chip_works() -> None:
     assert raw.dtype == np.uint16
 
 
+@pytest.mark.timed
 def test_exposures_are_made_quickly() -> None:
     studio = Studio(NightPlan(), seed=1)
     planned = plan_exposures(studio.plan)[-3:]

@@ -197,6 +197,7 @@ def test_a_port_that_is_taken_is_said_so(live: LivePicture) -> None:
         WebServer(Site(monitors={"test": live}), port=taken.getsockname()[1])
 
 
+@pytest.mark.timed
 def test_it_ends_at_once_while_somebody_looks(live: LivePicture) -> None:
     before, looking = set(threading.enumerate()), threading.Event()
 

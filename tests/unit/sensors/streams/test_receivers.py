@@ -256,6 +256,7 @@ def test_what_the_system_dropped_is_counted_also_at_the_end() -> None:
         assert losses.lost == receiver.status.kernel_drops == count + 1 - len(found)
 
 
+@pytest.mark.timed
 def test_stopping_is_quick_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
 
