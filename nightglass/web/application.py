@@ -24,10 +24,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 
 from nightglass.monitor import LivePicture
 from nightglass.web.guard import Guard
+from nightglass.web.handing import CountedStream
 from nightglass.web.intake import Doorkeeper
 from nightglass.web.interface import add_builders
 
@@ -135,33 +136,28 @@ def _add_monitors(app: FastAPI, site: Site) -> None:
         live = _find(site, name)
         if len(viewers) >= _MOST_VIEWERS:
             raise HTTPException(503, f"{_MOST_VIEWERS} viewers are served already; close a page")
-        return StreamingResponse(_events(live, site.closing, viewers), media_type="text/event-stream")
+        return CountedStream(_events(live, site.closing), among=viewers)
 
     @app.post("/v1/monitor/{name}/reset", status_code=204)
     def reset(name: str) -> None:
         _find(site, name).ask_reset()
 
 
-async def _events(live: LivePicture, closing: threading.Event, viewers: set[object]) -> AsyncIterator[str]:
+async def _events(live: LivePicture, closing: threading.Event) -> AsyncIterator[str]:
     """Give each picture that is newer than the last one; a slow viewer gets fewer, and holds nobody up."""
-    viewer = object()
-    viewers.add(viewer)
-    try:
-        seen, silent_s = -1, 0.0
-        yield "retry: 1000\n\n"
-        while not closing.is_set():
-            number = live.newest.number
-            if number != seen:
-                seen, silent_s = number, 0.0
-                yield f"event: picture\ndata: {live.text()}\n\n"
-            elif silent_s >= _KEEP_ALIVE_S:
-                silent_s = 0.0
-                yield ": still here\n\n"
-            # looking is cheaper than a waiting thread for each viewer
-            await asyncio.sleep(_LOOK_S)
-            silent_s += _LOOK_S
-    finally:
-        viewers.discard(viewer)
+    seen, silent_s = -1, 0.0
+    yield "retry: 1000\n\n"
+    while not closing.is_set():
+        number = live.newest.number
+        if number != seen:
+            seen, silent_s = number, 0.0
+            yield f"event: picture\ndata: {live.text()}\n\n"
+        elif silent_s >= _KEEP_ALIVE_S:
+            silent_s = 0.0
+            yield ": still here\n\n"
+        # looking is cheaper than a waiting thread for each viewer
+        await asyncio.sleep(_LOOK_S)
+        silent_s += _LOOK_S
 
 
 def _find(site: Site, name: str) -> LivePicture:

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import JsonValue
 
 from nightglass.errors import Retryable
+from nightglass.web.handing import CountedStream
 from nightglass.web.orders import Configuring, ExposureNumber, FrameNumber, HookChange, HookOrder
 from nightglass.web.permits import check_changes
 from nightglass.web.problems import problem_responses
@@ -101,8 +102,7 @@ def _add_events(router: APIRouter, builder: Builder, closing: threading.Event) -
         newest = known[-1].number if known else 0
         # a number that is not reached yet is of a time before the clock was set back
         begin = newest if begin is None else begin if begin <= newest else 0
-        stream = _stream(builder, begin, most, closing, listeners)
-        return StreamingResponse(stream, media_type="text/event-stream")
+        return CountedStream(_stream(builder, begin, most, closing), among=listeners)
 
 
 def _add_hooks(router: APIRouter, builder: Builder) -> None:
@@ -129,27 +129,21 @@ def _add_hooks(router: APIRouter, builder: Builder) -> None:
         return {"unsubscribed": subscriber}
 
 
-async def _stream(
-    builder: Builder, after: int, most: int | None, closing: threading.Event, listeners: set[object]
-) -> AsyncIterator[str]:
+async def _stream(builder: Builder, after: int, most: int | None, closing: threading.Event) -> AsyncIterator[str]:
     """Give each event once, in order; whoever is slow gets what is still kept."""
-    listener, given, silent_s = object(), 0, 0.0
-    listeners.add(listener)
-    try:
-        yield "retry: 1000\n\n"
-        while not closing.is_set() and (most is None or given < most):
-            for event in builder.events(after)[: None if most is None else most - given]:
-                after, silent_s, given = event.number, 0.0, given + 1
-                yield _text(event)
-            if silent_s >= _KEEP_ALIVE_S:
-                silent_s = 0.0
-                yield ": still here\n\n"
-            if most is None or given < most:
-                # looking is cheaper than a waiting thread for each listener
-                await asyncio.sleep(_LOOK_S)
-                silent_s += _LOOK_S
-    finally:
-        listeners.discard(listener)
+    given, silent_s = 0, 0.0
+    yield "retry: 1000\n\n"
+    while not closing.is_set() and (most is None or given < most):
+        for event in builder.events(after)[: None if most is None else most - given]:
+            after, silent_s, given = event.number, 0.0, given + 1
+            yield _text(event)
+        if silent_s >= _KEEP_ALIVE_S:
+            silent_s = 0.0
+            yield ": still here\n\n"
+        if most is None or given < most:
+            # looking is cheaper than a waiting thread for each listener
+            await asyncio.sleep(_LOOK_S)
+            silent_s += _LOOK_S
 
 
 def _text(event: BuilderEvent) -> str:

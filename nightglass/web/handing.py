@@ -1,9 +1,9 @@
-"""Files that are made to be handed out, and go when they were, also when whoever asked went away before."""
+"""What is handed out, and what is done when that is over, also when whoever asked went away before."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,29 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from nightglass.web.answers import tar_of
 
-__all__ = ["PassingFile", "PassingTar"]
+__all__ = ["CountedStream", "PassingFile", "PassingTar"]
+
+
+class CountedStream(StreamingResponse):
+    """A stream that goes on for ever, counted among others from the moment when it is granted.
+
+    Parameters
+    ----------
+    among : set
+        Of the streams that there are.
+    """
+
+    def __init__(self, content: AsyncIterator[str], *, among: set[object]) -> None:
+        super().__init__(content, media_type="text/event-stream")
+        self._among = among
+        among.add(self)
+
+    async def __call__(self, *arguments: Any) -> None:
+        """Send it."""
+        try:
+            await super().__call__(*arguments)
+        finally:
+            self._among.discard(self)
 
 
 class PassingFile(FileResponse):

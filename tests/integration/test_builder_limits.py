@@ -145,6 +145,22 @@ def test_who_knows_events_of_the_future_gets_those_of_now(here: Served) -> None:
     assert event["number"] < 10**17
 
 
+def test_only_so_many_listen_also_when_they_come_at_once(here: Served) -> None:
+    host, _, port = here.url.removeprefix("http://").partition(":")
+    with ExitStack() as stack:
+        peers = [stack.enter_context(socket.create_connection((host, int(port)), 30)) for _ in range(100)]
+        for peer in peers:
+            peer.sendall(b"GET /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        answers = [peer.recv(12) for peer in peers]
+    assert answers.count(b"HTTP/1.1 200") == 64
+    assert answers.count(b"HTTP/1.1 503") == 36
+
+    def has_room() -> bool:
+        return httpx.get(f"{here.url}/v1/events", params={"most": 0}, timeout=60).status_code == 200
+
+    until(has_room)  # when they went away
+
+
 def test_what_json_cannot_hold_is_null(here: Served, tmp_path: Path) -> None:
     path = tmp_path / "primary.fits"
     cards = ["SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   =                    0"]
