@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nightglass.builder.collection import Collection, Unsaved
 from nightglass.builder.naming import Names
@@ -30,6 +30,10 @@ from nightglass.errors import Rejected, Retryable
 from nightglass.fitsio import content_id, write_atomic
 
 __all__ = ["Builder"]
+
+
+_LONGEST_WAIT_S: Final = 900.0
+"""Wait for a cube: frames may have deadlines hours away, and whoever waits takes a place."""
 
 
 class Builder(Collection):
@@ -138,7 +142,9 @@ class Builder(Collection):
             Path(name).unlink(missing_ok=True)
             raise
 
-    def archive(self, expid: int, order: ArchiveOrder | None = None, *, wait: bool = False) -> Path | None:
+    def archive(
+        self, expid: int, order: ArchiveOrder | None = None, *, wait: bool = False, wait_s: float = _LONGEST_WAIT_S
+    ) -> Path | None:
         """Make the cube of an exposure, which is complete by that; None: it is made in the background.
 
         Raises
@@ -147,7 +153,7 @@ class Builder(Collection):
         Rejected
             If there is nothing to archive; with `wait` also what else goes wrong.
         Retryable
-            With `wait`: if it cannot be made now; it is tried again in the background.
+            With `wait`: if it cannot be made now, or not within `wait_s`; it is tried on in the background.
         Misconfigured
             If there are no outputs.
         """
@@ -159,7 +165,10 @@ class Builder(Collection):
             self.finalize(expid)
         future = self._engine.archivist.submit(expid, order or ArchiveOrder())
         try:
-            return future.result() if wait else None
+            return future.result(wait_s) if wait else None
+        except TimeoutError as error:
+            message = f"exposure {expid} is not archived after {wait_s:g} s"
+            raise Retryable(message, remedy="it will be: see its frames, and wait for archive_ready") from error
         except CancelledError as error:
             message = f"the builder ends before exposure {expid} is archived"
             raise Retryable(message, remedy="it is archived after the next start") from error

@@ -11,7 +11,7 @@ import pytest
 
 from nightglass.builder.clockwork import Clockwork
 from nightglass.builder.records import FrameState
-from nightglass.errors import Misconfigured
+from nightglass.errors import Misconfigured, Retryable
 from tests.unit.builder.desk import PATIENCE_S, builder, image
 
 
@@ -81,3 +81,13 @@ def test_a_source_that_drips_is_cut_off_when_its_frame_is_built(tmp_path: Path) 
             assert cut.wait(PATIENCE_S)
         ended.set()
         thread.join()
+
+
+def test_nobody_waits_for_a_cube_as_long_as_a_frame_may_take(tmp_path: Path) -> None:
+    with builder(tmp_path, outputs=True, sources=("A", "B")) as made:
+        made.assign(1, 0, timeout_s=3600)
+        made.accept(1, 0, "A", image(1))
+        with pytest.raises(Retryable, match="not archived after"):
+            made.archive(1, wait=True, wait_s=0.2)
+        made.accept(1, 0, "B", image(1))
+        assert made.archive(1, wait=True) is not None
