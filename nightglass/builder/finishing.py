@@ -31,7 +31,7 @@ from nightglass.builder.stages import Stage
 from nightglass.builder.structure import marked
 from nightglass.config import BuilderOptions
 from nightglass.cubes.publishing import sync_upwards
-from nightglass.errors import Misconfigured, Rejected, Retryable
+from nightglass.errors import Misconfigured, NightglassError, Rejected, Retryable
 
 __all__ = ["Finisher"]
 
@@ -171,12 +171,17 @@ class Finisher:
         with self._output(expid, frame, "") as (exposure, view, options):
             if view is None or self._outputs is None or not view.extensions:
                 return
-            path = None
+            path, failure = None, None
             if options.local_copy and "saved" not in view.times:
-                path = self._written(exposure, view, options, WriteOrder(overwrite=options.overwrite))
-                self._announce("fits", view, options)
+                try:
+                    path = self._written(exposure, view, options, WriteOrder(overwrite=options.overwrite))
+                    self._announce("fits", view, options)
+                except NightglassError as error:  # the night gets its frame all the same
+                    failure = error
             if self._raw_path is not None and options.to_ledger and "published" not in view.times:
                 self._publish(exposure, view, options, path)
+            if failure is not None:
+                raise failure
 
     def _send(self, expid: int, frame: int) -> None:
         with self._output(expid, frame, "sent") as (exposure, view, options):

@@ -65,3 +65,20 @@ def test_the_only_copy_of_a_frame_is_not_replaced(tmp_path: Path) -> None:
         assert pixels(path) == 0
         (other,) = made.write(1, 1, WriteOrder(add_frame=True))
         assert pixels(other) == 1
+
+
+def test_a_frame_that_cannot_be_written_is_published_all_the_same(tmp_path: Path) -> None:
+    published: list[Path] = []
+    settings = {"outputs": True, "on_frame": lambda path, _: published.append(path), "local_copy": True}
+    with builder(tmp_path, **settings) as made:  # type: ignore[arg-type]
+        made.accept(1, 0, "A", image(1))
+        made.build(1, 0)
+        (path,) = wait_done(made, 1, 0).files
+        made.clear(1)
+        made.accept(1, 0, "A", image(2))
+        made.build(1, 0)
+        view = wait_done(made, 1, 0)
+        assert view.files == ()  # another file has its name
+        assert any(str(path) in alarm["text"] for alarm in made.status()["alarms"])
+    assert pixels(path) == 1
+    assert [pixels(item) for item in published] == [1, 2]
