@@ -47,7 +47,7 @@ def regaining(spool: Spool, view: FrameView) -> Iterator[Regained]:
     """
     bodies: list[Body] = []
     try:
-        source, infos = _source(view)
+        source, infos = _source(view) if view.extensions else (Path(), ())
         bodies.extend(_copied(spool, source, info) for info in infos)
         yield Regained(view, source, tuple(bodies))
     finally:
@@ -56,14 +56,14 @@ def regaining(spool: Spool, view: FrameView) -> Iterator[Regained]:
 
 
 def placed(spool: Spool, current: FrameView, regained: Regained | None) -> FrameView:
-    """Give what was regained its names; a frame that is not as it was then stays as it is.
+    """Give what was regained its names; a frame whose extensions are others by now stays as it is.
 
     Raises
     ------
     SpoolFull
         If the file system refuses.
     """
-    if regained is None or current != regained.view:
+    if regained is None or not current.purged or current.extensions != regained.view.extensions:
         return current
     records: list[ExtensionRecord] = []
     try:

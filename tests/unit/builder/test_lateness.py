@@ -15,8 +15,9 @@ from astropy.io import fits
 from nightglass.builder.caretaking import refuse_unsaved
 from nightglass.builder.records import ExposureState, FrameState, FrameView
 from nightglass.builder.refusals import Purged, Unsaved
+from nightglass.builder.regaining import placed, regaining
 from nightglass.builder.service import Builder
-from nightglass.builder.structure import closed, marked
+from nightglass.builder.structure import closed, marked, noted
 from nightglass.errors import Retryable
 from tests.unit.builder.desk import PATIENCE_S, builder, image, pixels, wait_done
 from tests.unit.builder.making import verified
@@ -78,6 +79,15 @@ def test_an_extension_that_comes_after_the_pixels_went_is_added_to_its_frame(
         assert [revision for _, revision in told] == ([1, 2] if told else [])
         assert made.spool.held == sum(path.stat().st_size for path in second.directory.glob("*.fits"))
         assert any("brought back" in note for note in second.notes)
+
+
+def test_a_mark_that_is_set_while_pixels_are_copied_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    with builder(tmp_path, outputs=True, local_copy=True) as made:
+        view = partial(made, 1)
+        with regaining(made.spool, view) as regained:
+            made._engine.holdings.change(1, 0, lambda item: noted(item, "sent meanwhile"))
+            after = placed(made.spool, made.frame(1, 0), regained)
+        assert (after.purged, pixels(after.extensions[0].path)) == (False, 1)
 
 
 def test_the_primary_header_of_a_frame_whose_pixels_went_is_changed_and_its_archive_is_made_anew(
