@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from nightglass.config import Limits
+from nightglass.cubes.checking import check_tiles, sum_beside
 from nightglass.cubes.gathering import TileBin, collect_tiles
 from nightglass.cubes.joining import WIDE_HEAP, DamagedTiles, JoinedTiles, Segment, descriptor_size, join_tiles
 from nightglass.cubes.making import Workshop
@@ -22,6 +23,7 @@ from nightglass.cubes.records import (
     Plane,
     Progress,
     SourceSummary,
+    Survey,
     TablePlan,
 )
 from nightglass.cubes.sums import sum_block
@@ -40,11 +42,18 @@ _BYTES: Final = PixelFormat(8)
 
 @dataclass(frozen=True, slots=True)
 class _Squeezed:
-    """An image whose tiles are known."""
+    """An image whose tiles are known.
+
+    Attributes
+    ----------
+    rests : dict
+        Of planes that are checked while they are moved: number to the sum of what their HDU holds beside the heap.
+    """
 
     image: ImagePlan
     bin: TileBin
     joined: JoinedTiles
+    rests: dict[int, int] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -112,11 +121,29 @@ def _squeeze(
 
     found = collect_tiles(plan, image, workshop, start=start, wide_heap=wide_heap)
     squeezed = _Squeezed(image, found, _join(found, wide_heap))
-    if found.made is not None and found.made.is_there:
+    if found.made is None:
+        return _check(plan.survey, squeezed, workshop)
+    if found.made.is_there:
         # it may have been taken for larger or smaller than it became: descriptors are of another width then
         place = _place(plan, (*before, squeezed))[-1].data_offset + len(squeezed.joined.rows)
         move_within(workshop.target.descriptor, found.made.heap_offset, place, squeezed.joined.heap_size)
     return squeezed
+
+
+def _check(survey: Survey, item: _Squeezed, workshop: Workshop) -> _Squeezed:
+    """Check the planes that cannot be checked while they are moved, and note what is needed for the others."""
+    gathers = workshop.target.gathers
+    segments: dict[int, list[Segment]] = {}
+    for segment in item.joined.segments:
+        segments.setdefault(segment.plane, []).append(segment)
+    rests: dict[int, int] = {}
+    for number, index in enumerate(item.bin.members):
+        rest = sum_beside(survey.planes[index], item.bin.tiles[number], segments.get(number, ()))
+        if rest is not None and not gathers:
+            rests[number] = rest
+    left = [index for number, index in enumerate(item.bin.members) if number not in rests]
+    check_tiles(survey, item.image.name, left, workshop.pool, small_here=not gathers)
+    return replace(item, rests=rests)
 
 
 def _join(found: TileBin, wide_heap: int) -> JoinedTiles:
@@ -155,8 +182,9 @@ def _write(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan], target: Targe
     os.posix_fallocate(target.descriptor, 0, placed[-1].end)  # a disk that is too small says so now
     target = replace(target, data_offsets=tuple(hdu.data_offset for hdu in placed))
     # fragments of a gathered cube are here, and only here; its frames are where the workers are
-    totals |= _transfer(made, replace(target, gathers=False), SerialPool() if target.gathers else pool, limits)
-    totals |= _transfer(found, target, pool, limits)
+    nearby = SerialPool() if target.gathers else pool
+    totals |= _transfer(plan.survey, made, replace(target, gathers=False), nearby, limits)
+    totals |= _transfer(plan.survey, found, target, pool, limits)
     for index, hdu in enumerate(placed):
         total = totals.get(index, 0)
         if index in squeezed:
@@ -166,19 +194,28 @@ def _write(plan: CubePlan, ready: Sequence[_Squeezed | TablePlan], target: Targe
         finish_hdu(target.descriptor, hdu, total)
 
 
-def _transfer(squeezed: dict[int, _Squeezed], target: Target, pool: Pool, limits: Limits) -> dict[int, int]:
+def _transfer(
+    survey: Survey, squeezed: dict[int, _Squeezed], target: Target, pool: Pool, limits: Limits
+) -> dict[int, int]:
     """Move heaps; return the sum of each, by the HDU it is in."""
     size = sum(item.joined.heap_size for item in squeezed.values())
-    totals = transfer(_moves(squeezed), target, size=size, pool=pool, limits=limits)
+    totals = transfer(_moves(survey, squeezed), target, size=size, pool=pool, limits=limits)
     return {index: totals[index] for index in squeezed}
 
 
-def _moves(squeezed: dict[int, _Squeezed]) -> Iterator[Placed]:
+def _moves(survey: Survey, squeezed: dict[int, _Squeezed]) -> Iterator[Placed]:
     """Yield the parts of all heaps: bytes, moved like the planes of a plain cube."""
     for index, item in squeezed.items():
         start = len(item.joined.rows)
         for segment in item.joined.segments:
-            yield Placed(index, start, Move(item.bin.members[segment.plane], segment.file, _as_plane(segment), _BYTES))
+            plane = item.bin.members[segment.plane]
+            move = Move(plane, segment.file, _as_plane(segment), _BYTES)
+            if segment.plane in item.rests:
+                stated = survey.planes[plane]
+                source = replace(move.source, hdu=stated.hdu, datasum=stated.datasum)
+                lead = segment.offset - stated.offset
+                move = replace(move, source=source, lead=lead, rest=item.rests[segment.plane])
+            yield Placed(index, start, move)
             start += segment.size
 
 
