@@ -204,9 +204,13 @@ class Hooks:
             return tuple(item for item in self._subscriptions.values() if wanted in (None, item.stage))
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the subscribers as JSON values, each with how often it was told, and the last failure."""
+        """Return the subscribers as JSON values, each with how often it was told, and the last failure.
+
+        Their addresses are without passwords.
+        """
         with self._lock:
-            return [item.to_json() | self._outcome(item.subscription_id) for item in self._subscriptions.values()]
+            listed = [item.to_json() | self._outcome(item.subscription_id) for item in self._subscriptions.values()]
+        return [{name: value for name, value in item.items() if name != "source"} for item in listed]
 
     def fire(self, stage: HookStage | str, expid: int, frame: int | None, **data: Any) -> None:
         """Tell every subscriber of a stage, each in its own time; never raises for what they do."""

@@ -136,3 +136,17 @@ def test_a_file_of_hooks_that_is_damaged_stops_nobody(tmp_path: Path) -> None:
     hooks = made(tmp_path)
     assert hooks.subscriptions() == ()
     hooks.close()
+
+
+def test_passwords_in_addresses_are_told_nobody(tmp_path: Path) -> None:
+    hooks = made(tmp_path)
+    with receiver() as peer:
+        address = peer.url.replace("http://", "http://ann:secret@")
+        hooks.subscribe("built", address)
+        assert "secret" not in json.dumps(hooks.listed())
+        hooks.start()
+        hooks.fire(HookStage.BUILT, 1, 0)
+        assert hooks.wait_idle(PATIENCE_S)
+        hooks.close()
+        assert len(peer.bodies) == 1
+    assert "secret" not in json.dumps(made(tmp_path).listed())
