@@ -147,7 +147,7 @@ class BuilderOptions(Section):
     donut_app: str = ""
     """Who does it: URL or ``module:function``; empty: the simple measure that is built in."""
     stamp_mib: int = Field(256, ge=1)
-    """Space on disk for the stamps that wait for their cube."""
+    """Space on disk for stamps; beyond it those that are in a cube go. Others stay, and more of them is an alarm."""
 
     callables: tuple[str, ...] = ()
     """Modules, or ``module:function``, that targets may name; nothing else is ever imported. Set in the file only."""
