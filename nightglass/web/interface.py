@@ -6,6 +6,7 @@ What it offers is in ``/v1/openapi.json``, and as a page at ``/v1/docs``.
 from __future__ import annotations
 
 import difflib
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -54,24 +55,19 @@ def add_builders(app: FastAPI, builders: Mapping[str, Builder], closing: threadi
     for name, router in routers.items():
         app.include_router(router, prefix=f"/v1/builders/{name}")
     add_problems(app)
-    described = FastAPI()
-    described.include_router(first, prefix="/v1")
-    document = get_openapi(
-        title="Nightglass image builder", version=VERSION, description=_ABOUT, routes=described.routes
-    )
-    document["components"]["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer"},
-        "header": {"type": "apiKey", "in": "header", "name": "X-Nightglass"},
-    }
-    document["security"] = [{"header": []}, {"header": [], "token": []}]
+
+    @functools.cache
+    def document() -> dict[str, Any]:
+        # made when somebody asks for it: it takes longer than all else that a server does before it listens
+        return _document(first)
 
     @app.get("/v1/openapi.json")
     def openapi() -> dict[str, Any]:
-        return document
+        return document()
 
     @app.get("/v1/docs")
     def docs() -> HTMLResponse:
-        return HTMLResponse(_page(document, tuple(builders)))
+        return HTMLResponse(_page(document(), tuple(builders)))
 
     @app.api_route("/v1/builders/{name}/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     def nothing(name: str, rest: str) -> None:
@@ -104,6 +100,21 @@ def _routes(builder: Builder, threads: Threads, closing: threading.Event) -> API
     ):
         router.include_router(part)
     return router
+
+
+def _document(router: APIRouter) -> dict[str, Any]:
+    """Return the OpenAPI document of the first builder's addresses."""
+    described = FastAPI()
+    described.include_router(router, prefix="/v1")
+    document = get_openapi(
+        title="Nightglass image builder", version=VERSION, description=_ABOUT, routes=described.routes
+    )
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-Nightglass"},
+    }
+    document["security"] = [{"header": []}, {"header": [], "token": []}]
+    return document
 
 
 def _page(document: Mapping[str, Any], names: Sequence[str]) -> str:
