@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from nightglass.builder.authorities import authorities
 from nightglass.errors import Misconfigured, NightglassError, Rejected, Retryable, Waiting
 
 __all__ = ["Asking"]
@@ -47,6 +48,7 @@ class Asking:
             base_url=f"{address.rstrip('/')}/v1{f'/builders/{builder}' if builder else ''}",
             headers={"X-Nightglass": "client", **({"Authorization": f"Bearer {token}"} if token else {})},
             timeout=timeout_s,
+            verify=authorities(),
         )
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import httpx
 
+from nightglass.builder.authorities import authorities
 from nightglass.builder.lanes import Delivered, Lane, Patience
 from nightglass.builder.laneset import LaneSet
 from nightglass.builder.posting import post
@@ -107,7 +108,7 @@ class Hooks:
         self._known = dict(known or {})
         self._allowed = tuple(allowed)
         self._patience = patience or Patience()
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
+        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False, verify=authorities())
         self._on_alarm = on_alarm
         self._lock = threading.RLock()
         self._subscriptions: dict[str, Subscription] = {}

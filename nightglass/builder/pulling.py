@@ -21,6 +21,7 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 
+from nightglass.builder.authorities import packaged_authorities
 from nightglass.builder.bodies import pixel_form
 from nightglass.builder.callables import find_callable, is_callable_name
 from nightglass.builder.spool import Body, Spool
@@ -59,7 +60,8 @@ class Wanted:
 def make_client(timeout_s: float) -> httpx.Client:
     """Return what speaks HTTP with sources; a source that is silent for so long is asked again."""
     # not through a proxy that the environment names: cameras are near
-    return httpx.Client(timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)), trust_env=False)
+    timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
+    return httpx.Client(timeout=timeout, trust_env=False, verify=packaged_authorities())
 
 
 def fetch(

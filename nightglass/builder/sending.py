@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
+from nightglass.builder.authorities import authorities
 from nightglass.builder.keeping import bytes_kept, keep_file, pieces_of, remove_file, sweep_files
 from nightglass.builder.lanes import Delivered, Lane, Patience
 from nightglass.builder.laneset import LaneSet
@@ -126,7 +127,8 @@ class Dispatcher:
         self._patience = patience or Patience(limit=1000)
         self._limit_bytes = limit_bytes
         self._on_report = on_report
-        self._client = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), follow_redirects=False)
+        timeout = httpx.Timeout(timeout_s, connect=5.0)
+        self._client = httpx.Client(timeout=timeout, follow_redirects=False, verify=authorities())
         self._lock = threading.RLock()
         self._functions: dict[str, Callable[..., Any]] = {}
         self._targets: dict[str, Target] = {}
