@@ -99,6 +99,7 @@ class Engine:
             raw_path=self._raw_path if on_frame is not None else None,
             on_frame=on_frame or (lambda *_: None),
             on_done=self._done,
+            is_last=lambda expid, frame: self.line.passes(expid, frame) < 2,
         )
         self.line = StageLine(
             self.name, self.finisher.stages, self.clockwork, on_trouble=self._trouble, on_over=self._over

@@ -53,6 +53,8 @@ class Finisher:
         Told what was published.
     on_done : callable
         Told each frame that is through.
+    is_last : callable
+        Tells whether a frame that has come to the end is not on its way once more.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Finisher:
         raw_path: Callable[[ExposureView, FrameView], Path] | None,
         on_frame: Callable[[Path, FrameView], None],
         on_done: Callable[[FrameView], None],
+        is_last: Callable[[int, int], bool],
     ) -> None:
+        self._is_last = is_last
         self._holdings = holdings
         self._bulletin = bulletin
         self._outputs = outputs
@@ -202,9 +206,15 @@ class Finisher:
                 self._announce("png", view, options)
 
     def _end(self, expid: int, frame: int) -> None:
-        view = self._holdings.find(expid, frame)
-        if view is not None and view.state is not FrameState.OPEN:
-            self._on_done(self._mark(view, "done"))
+        def through(view: FrameView) -> FrameView:
+            # what came late is handed in before its change can be seen here: it is on its way behind this one
+            over = view.state is not FrameState.OPEN and self._is_last(expid, frame)
+            return marked(view, time.time(), "done") if over else view
+
+        with contextlib.suppress(Unknown):  # it may have been cleared meanwhile
+            view = self._holdings.change(expid, frame, through)
+            if "done" in view.times:
+                self._on_done(view)
 
     # pieces
     def _written(self, exposure: ExposureView, view: FrameView, options: BuilderOptions, order: WriteOrder) -> Path:

@@ -85,6 +85,11 @@ class StageLine:
             self._under_way[expid, frame] = self._under_way.get((expid, frame), 0) + 1
         self._queues[0].put(_Item(expid, frame))
 
+    def passes(self, expid: int, frame: int) -> int:
+        """Return how often a frame is on its way: more than once when something came late."""
+        with self._changed:
+            return self._under_way.get((expid, frame), 0)
+
     def waiting(self) -> dict[str, int]:
         """Return how many frames wait for each stage."""
         return {stage.name: line.qsize() for stage, line in zip(self._stages, self._queues, strict=True)}
