@@ -18,6 +18,7 @@ from nightglass.builder.instructions import merged
 from nightglass.builder.journal import exposure_json, frame_json, plain
 from nightglass.builder.options import BuilderOptions, plot_options
 from nightglass.builder.outputs import Outputs
+from nightglass.builder.passwords import without_passwords
 from nightglass.builder.records import ExposureView, ExtensionRecord, FrameState, FrameView
 from nightglass.builder.refusals import Unknown
 from nightglass.config import choose
@@ -97,7 +98,7 @@ class Answers:
         name = choose(what, self.names, what="answer")
         if name not in self._known:
             self._check(name, options, ())
-            return plain(getattr(self._subject.options(), _OPTION_NAMES.get(name, name)))
+            return without_passwords(plain(getattr(self._subject.options(), _OPTION_NAMES.get(name, name))))
         if name in ("exposure_status", "processing_times", "ib_instructions"):
             self._check(name, options, ("expid", "frame") if name == "ib_instructions" else ("expid",))
         elif name == "exposure":

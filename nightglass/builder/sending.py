@@ -19,6 +19,7 @@ from nightglass.builder.authorities import authorities
 from nightglass.builder.keeping import bytes_kept, keep_file, pieces_of, remove_file, sweep_files
 from nightglass.builder.lanes import Delivered, Lane, Patience
 from nightglass.builder.laneset import LaneSet
+from nightglass.builder.passwords import has_password, without_passwords
 from nightglass.builder.posting import post
 from nightglass.builder.records import ExposureView, FrameView, SendOrder, SendReport
 from nightglass.builder.targets import Target, find_target, kept_target
@@ -161,8 +162,11 @@ class Dispatcher:
         Raises
         ------
         Misconfigured
-            If nobody is.
+            If nobody is; or if it is an address with a password: receivers are shown, and told of, by their names.
         """
+        if has_password(receiver):
+            message = f"the receiver {without_passwords(receiver)} was given with a password"
+            raise Misconfigured(message, remedy="write it under `receivers`, and send to its name there")
         with self._lock:
             if receiver in self._functions:
                 return Target(receiver, "", function=self._functions[receiver])

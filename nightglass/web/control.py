@@ -12,6 +12,7 @@ from fastapi import APIRouter, Body, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import JsonValue
 
+from nightglass.builder.passwords import without_passwords
 from nightglass.errors import Retryable
 from nightglass.web.handing import CountedStream
 from nightglass.web.orders import Configuring, ExposureNumber, FrameNumber, HookChange, HookOrder
@@ -21,6 +22,7 @@ from nightglass.web.problems import problem_responses
 if TYPE_CHECKING:
     from nightglass.builder.records import BuilderEvent
     from nightglass.builder.service import Builder
+    from nightglass.config import BuilderOptions
     from nightglass.web.threads import Threads
 
 __all__ = ["control_routes"]
@@ -52,14 +54,14 @@ def _add_state(router: APIRouter, builder: Builder, threads: Threads) -> None:
 
     @router.get("/config")
     def read_config() -> dict[str, Any]:
-        """Show the options."""
-        return builder.options.model_dump(mode="json")
+        """Show the options; addresses without their passwords."""
+        return _shown(builder.options)
 
     @router.patch("/config", responses=problem_responses())
     def change_config(body: dict[str, JsonValue]) -> dict[str, Any]:
         """Change options; also add_send_to, remove_send_to, add_exclude, remove_exclude."""
         check_changes(body, builder.options)
-        return builder.set(**body).model_dump(mode="json")
+        return _shown(builder.set(**body))
 
     @router.post("/configure", responses=problem_responses(409))
     async def configure(body: Annotated[Configuring, Body(default_factory=Configuring)]) -> dict[str, Any]:
@@ -144,6 +146,11 @@ async def _stream(builder: Builder, after: int, most: int | None, closing: threa
             # looking is cheaper than a waiting thread for each listener
             await asyncio.sleep(_LOOK_S)
             silent_s += _LOOK_S
+
+
+def _shown(options: BuilderOptions) -> dict[str, Any]:
+    shown: dict[str, Any] = without_passwords(options.model_dump(mode="json"))
+    return shown
 
 
 def _text(event: BuilderEvent) -> str:

@@ -13,7 +13,6 @@ __all__ = [
     "Archiving",
     "Assignment",
     "Cards",
-    "Clearing",
     "Configuring",
     "ExposureNumber",
     "ExtensionName",
@@ -124,12 +123,6 @@ class Plotting(_Body):
     plot_title: bool | None = None
     plot_subtitle: bool | None = None
     png_dir: Text | None = None
-
-
-class Clearing(_Body):
-    """What is cleared; nothing that is not saved, unless told."""
-
-    unsaved: Literal["refuse", "discard"] = "refuse"
 
 
 class Configuring(_Body):

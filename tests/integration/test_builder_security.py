@@ -197,6 +197,18 @@ def test_nobody_subscribes_code(client: Client, target: str) -> None:
         client.send(1, 0, send_to=[target])
 
 
+def test_passwords_in_addresses_are_shown_to_nobody(here: Served, client: Client) -> None:
+    kept = "http://ann:secret@127.0.0.1:9"
+    answer = httpx.patch(
+        f"{here.url}/v1/config", json={"receivers": {"pipeline": kept}}, headers={"X-Nightglass": "1"}, timeout=60
+    )
+    assert answer.json()["receivers"] == {"pipeline": "http://127.0.0.1:9"}
+    for shown in (client.config(), client.get("receivers"), client.status()):
+        assert "secret" not in json.dumps(shown)
+    with pytest.raises(NightglassError, match="password"):
+        client.set(send_to=[kept])
+
+
 def test_a_callback_of_a_header_runs_no_code(client: Client, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     for frame, target in enumerate((CODE, "pathlib:Path.touch"), start=1):

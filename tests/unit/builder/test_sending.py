@@ -163,6 +163,18 @@ def test_one_unknown_receiver_and_nothing_is_sent(place: Path, file: Path) -> No
         assert peer.bodies == []
 
 
+def test_a_receiver_with_a_password_has_a_name(place: Path, file: Path) -> None:
+    with receiver() as peer:
+        address = peer.url.replace("http://", "http://ann:secret@")
+        with Desk(place, {"guider": address}) as desk:
+            with pytest.raises(Misconfigured, match="`receivers`") as refused:
+                desk.send([ticket(address)], file, 0)
+            assert "secret" not in str(refused.value)
+            (report,) = desk.send([ticket("guider")], file, PATIENCE_S)
+        assert report.delivered
+        assert len(peer.bodies) == 1
+
+
 def test_what_waits_has_a_limit_and_the_oldest_goes(place: Path, file: Path, dead: str) -> None:
     size = file.stat().st_size
     desk = Desk(place, {"dead": dead}, limit_bytes=2 * size)

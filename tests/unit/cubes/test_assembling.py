@@ -345,10 +345,12 @@ class TestStaleParts:
         assemble_cube(request_of(paths, out=out), pool=SerialPool())
         assert left_in(out.parent) == sorted(["cube.fits", *kept])
 
-    @pytest.mark.parametrize("number", [os.getpid(), os.getppid(), threading.get_native_id()])
-    def test_the_number_of_its_process_came_back(self, paths, out, number):
+    @pytest.mark.parametrize(
+        "holder", [os.getpid, os.getppid, threading.get_native_id], ids=["this process", "its parent", "a thread"]
+    )
+    def test_the_number_of_its_process_came_back(self, paths, out, holder):
         out.parent.mkdir()
-        (out.parent / f"cube.fits.w{number}x0123abcd.part").write_text("half")
+        (out.parent / f"cube.fits.w{holder()}x0123abcd.part").write_text("half")
         assemble_cube(request_of(paths, out=out), pool=SerialPool())
         assert left_in(out.parent) == ["cube.fits"]
 
