@@ -46,6 +46,7 @@ class Caretaker:
         self._limit = limit
         self._remembered = remembered
         self._lock = threading.Lock()
+        self._complained = False
 
     def tidy(self) -> None:
         """Give back what is beyond the thresholds; what is not saved stays, and is told."""
@@ -96,12 +97,13 @@ class Caretaker:
         return 0
 
     def _tell(self, unsaved: tuple[FrameView, ...]) -> None:
-        if unsaved:
+        if unsaved and not self._complained:  # once while it lasts, whichever frame is the first by now
             first = unsaved[0]
             text = f"frames from {first.expid}/{first.frame} on are beyond the thresholds and not saved: they stay"
             self._bulletin.alarm("unsaved", text)
-        else:
+        if not unsaved:
             self._bulletin.all_clear("unsaved")
+        self._complained = bool(unsaved)
         if self._held() < _FULL * self._limit():
             self._bulletin.all_clear("spool")
 

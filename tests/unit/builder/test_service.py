@@ -131,6 +131,18 @@ def test_an_archive_that_was_asked_for_survives_a_kill(tmp_path: Path) -> None:
         assert after.exposure(1).state is ExposureState.ARCHIVED
 
 
+def test_that_nothing_is_saved_is_told_once_while_it_lasts(tmp_path: Path) -> None:
+    alarms: list[str] = []
+    with builder(tmp_path, alarms=alarms, mem_purge_threshold=9, frame_purge_threshold=1) as made:
+        for frame in range(6):
+            push(made, 1, frame)
+            if frame > 3:  # the first that is beyond the threshold is another one each time
+                made.clear(1, frame - 4, unsaved="discard")
+    assert [text for text in alarms if "beyond the thresholds" in text] == [
+        "image builder guider: frames from 1/0 on are beyond the thresholds and not saved: they stay"
+    ]
+
+
 def test_only_what_is_saved_is_given_back(tmp_path: Path) -> None:
     alarms: list[str] = []
     made = builder(
