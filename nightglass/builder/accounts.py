@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from nightglass.builder.accountfiles import restored
 from nightglass.builder.cubeaccounts import order_label
 from nightglass.builder.records import ExposureView, FrameState, FrameView
-from nightglass.errors import Misconfigured
-from nightglass.fitsio import write_atomic
 
-__all__ = ["CLEARED", "STEPS", "Account", "FrameAccount", "make_account", "read_account", "write_account"]
+__all__ = ["CLEARED", "STEPS", "Account", "FrameAccount", "make_account", "read_account"]
 
 STEPS: Mapping[str, tuple[str, str]] = {
     "collect": ("assigned", "last"),
@@ -126,18 +124,6 @@ def make_account(builder: str, camera: str, exposure: ExposureView, frames: Sequ
     )
 
 
-def write_account(path: Path, account: Account) -> None:
-    """Put an account in place of the last one.
-
-    Raises
-    ------
-    Retryable
-        If the file system refuses.
-    """
-    with write_atomic(path) as part:
-        part.write_text(json.dumps(asdict(account), indent=1))
-
-
 def read_account(path: Path) -> Account:
     """Return an account.
 
@@ -146,13 +132,8 @@ def read_account(path: Path) -> Account:
     Misconfigured
         If there is none, or it is of another shape.
     """
-    try:
-        content = json.loads(path.read_bytes())
-        frames = [FrameAccount(**frame) for frame in content.pop("frames")]
-        return Account(**content, frames=frames)
-    except FileNotFoundError:
-        message = f"there is no account {path}"
-        raise Misconfigured(message, remedy="it is written when an exposure is complete") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{path} is no account of an exposure: {error!r}"
-        raise Misconfigured(message, remedy="it was written by another version") from error
+
+    def made(content: dict[str, Any]) -> Account:
+        return Account(**{**content, "frames": [FrameAccount(**frame) for frame in content["frames"]]})
+
+    return restored(path, made, written="complete")

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from nightglass.builder.accountfiles import restored
 from nightglass.builder.records import ExposureView
 from nightglass.errors import Misconfigured, NightglassError
-from nightglass.fitsio import write_atomic
 from nightglass.layout import Layout
 from nightglass.model import Night
 
 if TYPE_CHECKING:
     from nightglass.cubes import CubeSummary
 
-__all__ = ["CubeAccount", "CubeSource", "newest_account", "order_label", "read_cube_account", "write_cube_account"]
+__all__ = ["CubeAccount", "CubeSource", "newest_account", "order_label", "read_cube_account"]
 
 _MIB = 2.0**20
 _MOST_PROBLEMS = 100
+_WRITTEN = "archived, or cannot be"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,20 +184,8 @@ def newest_account(layout: Layout, camera: str, night: Night, builder: str, expi
     newest = max(paths, default=None)
     if newest is None:
         message = f"exposure {expid} of builder {builder}, night {night}, has no account of a cube"
-        raise Misconfigured(message, remedy="it is written when an exposure is archived, or cannot be")
+        raise Misconfigured(message, remedy=f"it is written when an exposure is {_WRITTEN}")
     return newest
-
-
-def write_cube_account(path: Path, account: CubeAccount) -> None:
-    """Put an account in place of the one of the last attempt.
-
-    Raises
-    ------
-    Retryable
-        If the file system refuses.
-    """
-    with write_atomic(path) as part:
-        part.write_text(json.dumps(asdict(account), indent=1))
 
 
 def read_cube_account(path: Path) -> CubeAccount:
@@ -209,13 +196,8 @@ def read_cube_account(path: Path) -> CubeAccount:
     Misconfigured
         If there is none, or it is of another shape.
     """
-    try:
-        content: Mapping[str, Any] = json.loads(path.read_bytes())
-        sources = [CubeSource(**source) for source in content["sources"]]
-        return CubeAccount(**{**content, "sources": sources})
-    except FileNotFoundError:
-        message = f"there is no account {path}"
-        raise Misconfigured(message, remedy="it is written when an exposure is archived, or cannot be") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{path} is no account of a cube: {error!r}"
-        raise Misconfigured(message, remedy="it was written by another version") from error
+
+    def made(content: dict[str, Any]) -> CubeAccount:
+        return CubeAccount(**{**content, "sources": [CubeSource(**source) for source in content["sources"]]})
+
+    return restored(path, made, written=_WRITTEN)

@@ -93,7 +93,7 @@ class Accountant:
 
     def take_cube(self, account: CubeAccount) -> None:
         """Take the account of an order to archive an exposure; the last one of it comes again after a kill."""
-        from nightglass.builder.cubeaccounts import write_cube_account
+        from nightglass.builder.accountfiles import write_account
 
         note = Note(
             kind=JobKind.CUBE,
@@ -108,7 +108,7 @@ class Accountant:
         path = self._layout.cube_account(account.camera, night, account.builder, account.expid, account.order)
         try:
             if account.is_over:
-                write_cube_account(path, account)
+                write_account(path, account)
             self._put(note)
         except NightglassError as error:  # the cube is there, whoever hears of it
             self._complain(account.builder, str(error))
@@ -166,7 +166,7 @@ class Accountant:
 
     def _write(self, account: Account, note: Note) -> None:
         """Write an account and note it, unless both was done already."""
-        from nightglass.builder.accounts import write_account
+        from nightglass.builder.accountfiles import write_account
 
         key, mark = (account.builder, account.expid), account.mark
         if self._marks.get(key) == mark:

@@ -41,7 +41,7 @@ _MOST_VIEWERS = 64
 _LOOK_S = 0.05
 _KEEP_ALIVE_S = 15.0
 _TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
-_ASSETS = ("builders.js", "draw.js", "monitor.js", "night.js", "style.css")
+_ASSETS = ("builders.js", "draw.js", "elements.js", "monitor.js", "night.js", "style.css")
 
 
 @dataclass(frozen=True, slots=True)

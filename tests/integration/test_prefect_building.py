@@ -16,7 +16,8 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.runner_executor import PrefectExecutor
-from nightglass.builder.accounts import Account, FrameAccount, write_account
+from nightglass.builder.accountfiles import write_account
+from nightglass.builder.accounts import Account, FrameAccount
 from nightglass.builder.client import Client
 from nightglass.config import Observatory, load_camera
 from nightglass.errors import NightglassError

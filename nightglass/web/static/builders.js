@@ -1,23 +1,13 @@
 // The page of the image builders: what the chosen one collects, live by its events. It changes nothing.
 
 import { short } from "./draw.js";
+import { find, make, table, word } from "./elements.js";
 
 const FRAMES = 12, EXPOSURES = 8, PICTURES = 3, EVENTS = 14;
 const GATHER_MS = 300, STATUS_MS = 2000, LIST_MS = 15000, PICTURE_MS = 2000;
-const find = (id) => document.getElementById(id);
 
 let chosen = "", stream = null, builders = [], status = null, exposures = [], heard = [];
 let frames = new Map(), changed = new Set(), pictures = [], pictureAt = 0, statusAt = 0, listAt = 0, wanted = 0, renewing = false;
-
-function make(kind, parent, text = "", className = "") {
-  const made = document.createElement(kind);
-  if (text) made.textContent = text;
-  if (className) made.className = className;
-  parent?.append(made);
-  return made;
-}
-
-function word(text) { return make("span", null, text, `word s-${text}`); }
 
 function clock(seconds) { return seconds ? new Date(1000 * seconds).toISOString().slice(11, 19) : ""; }
 
@@ -33,22 +23,6 @@ function ranges(numbers) {
   }
   const texts = shown.map(([low, high]) => (low === high ? `${low}` : `${low}–${high}`));
   return texts.length > 6 ? `${texts.slice(0, 3).join(", ")} … ${texts.slice(-2).join(", ")}` : texts.join(", ");
-}
-
-function table(columns, rows, none) {
-  if (!rows.length) return make("p", null, none, "none");
-  const box = make("div", null, "", "scroll"), made = make("table", box), head = make("tr", make("thead", made));
-  const numeric = columns.map((_, place) => typeof rows[0][place] === "number");
-  columns.forEach((text, place) => make("th", head, text, numeric[place] ? "number" : ""));
-  const body = make("tbody", made);
-  for (const row of rows) {
-    const line = make("tr", body);
-    row.forEach((cell, place) => {
-      const spot = make("td", line, "", numeric[place] ? "number" : "");
-      if (cell instanceof Node) spot.append(cell); else spot.textContent = typeof cell === "number" ? short(cell) : cell;
-    });
-  }
-  return box;
 }
 
 async function ask(path) {

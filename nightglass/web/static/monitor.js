@@ -1,19 +1,11 @@
 // The page of one monitor: pictures come as server-sent events, and are drawn when the browser has time for it.
 
 import { drawHistogram, drawMap, drawSeries, short } from "./draw.js";
+import { find, make } from "./elements.js";
 
 const name = decodeURIComponent(location.pathname.split("/").at(-1));
-const find = (id) => document.getElementById(id);
 const views = new Map();
 let picture = null, arrived = 0, asked = false, connected = false;
-
-function make(kind, parent, text = "", className = "") {
-  const made = document.createElement(kind);
-  if (text) made.textContent = text;
-  if (className) made.className = className;
-  parent?.append(made);
-  return made;
-}
 
 function want() {
   if (asked) return;

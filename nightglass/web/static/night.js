@@ -1,17 +1,9 @@
 // The operator's page: the night as the ledger and the watches tell of it, and the monitors that run. It changes nothing.
 
 import { short } from "./draw.js";
+import { find, make, table, word } from "./elements.js";
 
 const STATES = ["reduced", "running", "grouped", "complete", "seen", "waiting", "skipped", "rejected", "failed"];
-const find = (id) => document.getElementById(id);
-
-function make(kind, parent, text = "", className = "") {
-  const made = document.createElement(kind);
-  if (text) made.textContent = text;
-  if (className) made.className = className;
-  parent?.append(made);
-  return made;
-}
 
 function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";
@@ -30,23 +22,10 @@ function panel(title, wide = "") {
   return box;
 }
 
-function table(box, columns, rows, none) {
-  if (!rows.length) { make("p", box, none, "none"); return box; }
-  const made = make("table", make("div", box, "", "scroll")), head = make("tr", make("thead", made));
-  const numeric = columns.map((_, place) => typeof rows[0][place] === "number");
-  columns.forEach((text, place) => make("th", head, text, numeric[place] ? "number" : ""));
-  const body = make("tbody", made);
-  for (const row of rows) {
-    const line = make("tr", body);
-    row.forEach((cell, place) => {
-      const spot = make("td", line, "", numeric[place] ? "number" : "");
-      if (cell instanceof Node) spot.append(cell); else spot.textContent = typeof cell === "number" ? short(cell) : cell;
-    });
-  }
+function filled(box, columns, rows, none) {
+  box.append(table(columns, rows, none));
   return box;
 }
-
-function word(text, kind) { return make("span", null, text, `word ${kind}-${text}`); }
 
 function link(text, address) {
   const made = make("a", null, text);
@@ -83,14 +62,14 @@ function figures(night) {
 
 function monitors(list) {
   const rows = list.map((one) => [link(one.name, one.address), one.title ?? "", one.message ?? one.address]);
-  return table(panel("Live monitors", "wide"), ["monitor", "", "now"], rows, "none runs; start one by: nightglass monitor SOURCE");
+  return filled(panel("Live monitors", "wide"), ["monitor", "", "now"], rows, "none runs; start one by: nightglass monitor SOURCE");
 }
 
 function watches(night) {
   const rows = night.watches.map((watch) => [
     String(watch.pid), watch.phase, watch.cameras.join(", "), watch.queued, watch.running, watch.breaker.state ?? "",
   ]);
-  return table(panel("Watches"), ["process", "phase", "cameras", "queued", "running", "Prefect breaker"], rows, "no watch is alive");
+  return filled(panel("Watches"), ["process", "phase", "cameras", "queued", "running", "Prefect breaker"], rows, "no watch is alive");
 }
 
 function streams(night) {
@@ -99,7 +78,7 @@ function streams(night) {
     one.waiting, one.lost, one.dropped, one.error || one.peers.map((peer) => `${peer.peer} ${peer.state}`).join(", "),
   ]);
   const columns = ["stream", "camera", "messages", "MiB", "files", "lag [s]", "waiting", "lost", "dropped", "peers"];
-  return rows.length ? [table(panel("Streams of the night", "wide"), columns, rows, "")] : [];
+  return rows.length ? [filled(panel("Streams of the night", "wide"), columns, rows, "")] : [];
 }
 
 function imageBuilders(night) {
@@ -108,24 +87,24 @@ function imageBuilders(night) {
     one.exposures, one.frames, one.unsaved,
   ]);
   const columns = ["builder", "role", "camera", "last exposure", "exposures kept", "frames kept", "not saved yet"];
-  return rows.length ? [table(panel("Image builders", "wide"), columns, rows, "")] : [];
+  return rows.length ? [filled(panel("Image builders", "wide"), columns, rows, "")] : [];
 }
 
 function stages(night) {
   const rows = night.stages.map((one) => [one.stage, one.camera, one.due.slice(0, 16).replace("T", " "), one.state, one.reason]);
-  return table(panel("Stages"), ["stage", "camera", "due (UTC)", "state", ""], rows, "no stage is planned");
+  return filled(panel("Stages"), ["stage", "camera", "due (UTC)", "state", ""], rows, "no stage is planned");
 }
 
 function recent(night) {
   const rows = night.recent.map((one) => [
     one.exposure, one.kind, one.filter, span(one.latency_s), one.quality ? word(one.quality, "q") : "", span(one.age_s),
   ]);
-  return table(panel("Reduced last", "wide"), ["exposure", "kind", "filter", "latency", "quality", "ago"], rows, "nothing is reduced yet");
+  return filled(panel("Reduced last", "wide"), ["exposure", "kind", "filter", "latency", "quality", "ago"], rows, "nothing is reduced yet");
 }
 
 function errors(night) {
   const rows = night.errors.map((one) => [word(one.state, "s"), one.count, brief(one.reason), one.examples.map((path) => path.split("/").at(-1)).join(", ")]);
-  return table(panel("Problems", "wide"), ["state", "exposures", "reason", "for example"], rows, "none");
+  return filled(panel("Problems", "wide"), ["state", "exposures", "reason", "for example"], rows, "none");
 }
 
 async function renew() {

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from prefect.states import Completed
 
-from nightglass.builder.accounts import Account, make_account, read_account, write_account
+from nightglass.builder.accountfiles import write_account
+from nightglass.builder.accounts import Account, make_account, read_account
 from nightglass.builder.records import ExposureState, ExposureView, ExtensionRecord, FrameState, FrameView
 from nightglass.config import Observatory
 from nightglass.errors import Misconfigured

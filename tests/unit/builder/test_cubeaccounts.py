@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nightglass.builder.cubeaccounts import CubeAccount, order_label, read_cube_account, write_cube_account
+from nightglass.builder.accountfiles import write_account
+from nightglass.builder.cubeaccounts import CubeAccount, order_label, read_cube_account
 from nightglass.builder.delivering import CameraOutputs
 from nightglass.builder.records import ArchiveOrder
 from nightglass.cubes import CubeSummary
@@ -46,7 +47,7 @@ def test_an_order_is_told_of_from_its_beginning_to_its_end(tmp_path: Path) -> No
     assert first.seconds > 0
     assert first.order != last.order  # two orders, two ends
     file = Layout(tmp_path).cube_account("generic", Night(first.night), "guider", 17, first.order)
-    write_cube_account(file, first)
+    write_account(file, first)
     assert read_cube_account(file) == first
 
 

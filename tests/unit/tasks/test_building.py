@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from nightglass.builder.accountfiles import write_account
 from nightglass.builder.accounts import CLEARED, Account
-from nightglass.builder.cubeaccounts import CubeAccount, CubeSource, write_cube_account
+from nightglass.builder.cubeaccounts import CubeAccount, CubeSource
 from nightglass.config import BuilderSource, Observatory
 from nightglass.errors import Misconfigured
 from nightglass.layout import Layout
@@ -17,12 +18,9 @@ from tasks.building import CONCLUSIONS, conclude_account, conclude_cube, find_cu
 
 NIGHT = Night("20260821")
 FIRST, SECOND = "20260821T081320123", "20260821T081320124"
+OF_17 = {"exposure": "gfa/20260821/17", "builder": "guider", "camera": "gfa", "night": NIGHT.label, "expid": 17}
 MADE = CubeAccount(
-    exposure="gfa/20260821/17",
-    builder="guider",
-    camera="gfa",
-    night=NIGHT.label,
-    expid=17,
+    **OF_17,
     order=FIRST,
     state="archived",
     seconds=2.0,
@@ -34,11 +32,7 @@ MADE = CubeAccount(
     stages={"pixels": 0.5},
 )
 FAILED = CubeAccount(
-    exposure="gfa/20260821/17",
-    builder="guider",
-    camera="gfa",
-    night=NIGHT.label,
-    expid=17,
+    **OF_17,
     order=SECOND,
     state="failed",
     error="no frame has extensions",
@@ -52,7 +46,7 @@ def observatory(tmp_path: Path) -> Observatory:
     sources = (BuilderSource(name="guider", camera="gfa"),)
     for account in (MADE, FAILED, replace(MADE, expid=170, exposure="gfa/20260821/170")):
         path = Layout(tmp_path).cube_account("gfa", NIGHT, "guider", account.expid, account.order)
-        write_cube_account(path, account)
+        write_account(path, account)
     return Observatory(root=tmp_path, builders=sources)
 
 
