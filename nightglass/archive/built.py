@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nightglass.archive.leases import is_dead, prolonged
-from nightglass.errors import LeaseLost, Retryable
+from nightglass.errors import LeaseLost, Rejected, Retryable
 from nightglass.fitsio import content_id, part_path, publish
 from nightglass.ledger import ArchivedFile
 from nightglass.model import Content, Night
@@ -101,6 +101,15 @@ class BuiltCubes:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
         return summary
+
+    def give_up(self, night: Night, expid: int, reason: str) -> None:
+        """Note that a cube that was to be tried again will not be made; what was made before stays recorded."""
+        lease = self._ledger.claim_archive(
+            self.name(night, expid), Content.BUILT, owner=self._owner, lease_s=self._rules.lease_s
+        )
+        if lease is not None:  # else nobody waits for it, or somebody writes it
+            with contextlib.suppress(LeaseLost):
+                self._ledger.give_back_archive(lease, Rejected(reason), max_attempts=1, retry_s=self._rules.retry_s)
 
     def _claim(self, night: Night, expid: int, contents: Iterable[str]) -> ArchiveLease:
         name, wanted = self.name(night, expid), sorted(set(contents))

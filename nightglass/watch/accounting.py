@@ -30,6 +30,8 @@ _MANY = 4000
 
 ComplainFunction = Callable[[str, str], None]
 """Told the name of a builder, and what is wrong."""
+GiveUpFunction = Callable[["CubeAccount"], None]
+"""Told the account of an order of which nothing more becomes, and no cube came."""
 
 
 class Accountant:
@@ -53,12 +55,14 @@ class Accountant:
         layout: Layout,
         teller: Teller | None,
         complain: ComplainFunction,
+        give_up: GiveUpFunction = lambda _: None,
     ) -> None:
         self._builders = builders
         self._cameras = cameras
         self._layout = layout
         self._teller = teller
         self._complain = complain
+        self._give_up = give_up
         self._seen: dict[str, int] = {}
         self._marks: dict[tuple[str, int], object] = {}
         self._going_on: dict[tuple[str, int], ExposureView] = {}
@@ -110,6 +114,8 @@ class Accountant:
             if account.is_over:
                 write_account(path, account)
             self._put(note)
+            if account.is_over and account.error:
+                self._give_up(account)  # its exposure may have been cleared while it was to be tried again
         except NightglassError as error:  # the cube is there, whoever hears of it
             self._complain(account.builder, str(error))
 

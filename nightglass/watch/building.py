@@ -92,6 +92,7 @@ class BuildingDesk:
             layout=layout,
             teller=teller,
             complain=lambda name, text: self._complaints.put((name, text)),
+            give_up=partial(_give_up, observatory, ledger) if ledger is not None else lambda _: None,
         )
         for source in observatory.builders:
             self.builders[source.name] = open_builder(
@@ -243,6 +244,13 @@ def open_builder(
         on_alarm=on_alarm,
         on_cube=on_cube,
     )
+
+
+def _give_up(observatory: Observatory, ledger: Ledger, account: CubeAccount) -> None:
+    from nightglass.archive import BuiltCubes
+
+    cubes = BuiltCubes(account.builder, account.camera, ledger=ledger, rules=observatory.archive)
+    cubes.give_up(Night(account.night), account.expid, account.error)
 
 
 def _masters(camera: Camera, ledger: Ledger, ref: ExposureRef) -> Mapping[Kind, MasterRef]:

@@ -138,3 +138,21 @@ def test_the_ledger_keeps_why_there_is_none_and_what_was_there(
     assert [item.name for item in tmp_path.glob("guide*")] == [path.name]
     keep(cubes(ledger), path)
     assert record(ledger).state is ArchiveState.ARCHIVED
+
+
+def test_what_is_given_up_is_not_waited_for(ledger: Ledger, tmp_path: Path) -> None:
+    def failing(_: Path) -> CubeSummary:
+        raise Retryable("no space")
+
+    kept, path = cubes(ledger), tmp_path / "guide-00000017.fits"
+    kept.give_up(NIGHT, 17, "it was cleared")  # nothing was asked for
+    assert ledger.find_archive(NAME, Content.BUILT) is None
+    with pytest.raises(Retryable):
+        keep(kept, path, failing)
+    assert record(ledger).state is ArchiveState.PENDING
+    kept.give_up(NIGHT, 17, "it was cleared")
+    assert record(ledger).state is ArchiveState.FAILED
+    assert "it was cleared" in record(ledger).reason
+    keep(kept, path)
+    kept.give_up(NIGHT, 17, "it was cleared")  # it is made
+    assert record(ledger).is_safe

@@ -67,13 +67,14 @@ class Notes:
 
 class Desk:
     def __init__(self, root: Path, notes: Notes, made: Builder) -> None:
-        self.notes, self.layout, self.complaints = notes, Layout(root), list[str]()
+        self.notes, self.layout, self.complaints, self.given_up = notes, Layout(root), list[str](), list[str]()
         self.accountant = Accountant(
             {"guider": made},
             {"guider": "generic"},
             layout=self.layout,
             teller=notes,  # type: ignore[arg-type]
             complain=lambda name, text: self.complaints.append(f"{name}: {text}"),
+            give_up=lambda account: self.given_up.append(account.error),
         )
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -176,11 +177,13 @@ def test_a_cube_is_noted_while_it_is_made_and_its_account_written_at_the_end(tmp
         # nobody asks for it any more: it was cleared, and then all was killed
         again = Desk(tmp_path, notes, made)
         again.accountant.start()
+        assert (desk.given_up, again.given_up) == ([], ["the exposure was cleared before its cube was made"])
         assert desk.said[-1] == ""
         account = read_cube_account(newest_account(desk.layout, *where))
         assert (account.state, account.order, account.is_over) == ("failed", cube("making").order, True)
         later = replace(cube("archived", path="/cube.fits"), order=order_label(1_787_300_001.5))
         desk.accountant.take_cube(later)
+        assert desk.given_up == []
         assert read_cube_account(newest_account(desk.layout, *where)) == later
         assert {note.kind for note in notes.put_down} == {JobKind.CUBE}
 
