@@ -60,8 +60,8 @@ def serve(
 ) -> None:
     """Serve the page of the night, the live monitors, and the image builders unless a watch has them.
 
-    Image builders have a port of their own, 8140, with a page, the interface and its description: see the section web of the
-    observatory file.
+    Image builders have a port of their own, 8140, with a page, the interface and its description: see the
+    section web of the observatory file.
     """
     from deployments.cli.serve import serve_command
 
